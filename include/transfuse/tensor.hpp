@@ -1,0 +1,66 @@
+/// \file
+/// Tensor views: how an array crosses every boundary of the library. Nothing is owned and nothing is copied.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <type_traits>
+
+namespace transfuse {
+
+/// The element types. Their values index the tables of kernels and constants.
+enum class DType : std::uint8_t { float32, float64 };
+
+inline constexpr int kDTypeCount = 2;
+
+/// Size of one element in bytes.
+constexpr std::int64_t item_size(DType dtype) { return dtype == DType::float32 ? 4 : 8; }
+
+/// The name as NumPy spells it.
+constexpr const char* name(DType dtype) { return dtype == DType::float32 ? "float32" : "float64"; }
+
+/// The DType of a C++ element type.
+template <class T>
+inline constexpr DType dtype_of = std::is_same_v<T, float> ? DType::float32 : DType::float64;
+
+/// The largest number of dimensions that a view may have (as in NumPy 2).
+inline constexpr int kMaxRank = 64;
+
+/// A strided view. `strides` are in *bytes* and may be negative, zero (broadcast) or not a multiple of the element
+/// size; `data` need not be aligned. `shape` and `strides` have the same length and outlive the view.
+template <class Byte>
+struct BasicTensorView {
+  Byte* data = nullptr;
+  DType dtype = DType::float32;
+  std::span<const std::int64_t> shape;
+  std::span<const std::int64_t> strides;
+
+  constexpr int rank() const { return static_cast<int>(shape.size()); }
+
+  /// Dimension and stride counted from the end: axis 1 is the last one.
+  constexpr std::int64_t size_from_end(int axis) const { return shape[shape.size() - static_cast<std::size_t>(axis)]; }
+  constexpr std::int64_t stride_from_end(int axis) const {
+    return strides[strides.size() - static_cast<std::size_t>(axis)];
+  }
+
+  /// A writable view may be read.
+  constexpr operator BasicTensorView<const Byte>() const
+    requires(!std::is_const_v<Byte>)
+  {
+    return {data, dtype, shape, strides};
+  }
+};
+
+using TensorView = BasicTensorView<std::byte>;
+using ConstTensorView = BasicTensorView<const std::byte>;
+
+/// The dimensions of a result, held inline so that asking for them allocates nothing.
+struct Shape {
+  int rank = 0;
+  std::int64_t dims[kMaxRank];
+
+  std::span<const std::int64_t> span() const { return {dims, static_cast<std::size_t>(rank)}; }
+};
+
+}  // namespace transfuse

@@ -1,0 +1,79 @@
+// Every number that somebody might tune, per (operation, tier, dtype), in one place. The kernels take their tile shapes
+// from here at compile time; the operations take the rest at run time. A tuned configuration (transfuse/tuned.hpp)
+// replaces the blocks of a row.
+//
+// How the numbers were found: docs/constants.md.
+#pragma once
+
+#include <cstdint>
+
+#include "transfuse/isa.hpp"
+#include "transfuse/matmul_t.hpp"
+#include "transfuse/tensor.hpp"
+
+namespace transfuse {
+
+struct MatmulTConstants {
+  Isa isa;
+  DType dtype;
+  // The micro-kernel's tile of the output: rows x (vectors · width) elements, held in registers. It leaves one register
+  // for the broadcast operand and `vectors` for the other one: 6·2 + 3 <= 16 for AVX2, 14·2 + 3 <= 32 for AVX-512.
+  int tile_rows;
+  int tile_vectors;
+  MatmulTConfig blocks;
+  // An operand whose lanes are adjacent is read in place while the other one has at most so many lanes (tiles of it
+  // that read the same data again); beyond, packing pays.
+  std::int64_t pack_left_beyond;
+  std::int64_t pack_right_beyond;
+};
+
+constexpr MatmulTConstants kMatmulTConstants[] = {
+    {Isa::scalar, DType::float32, 4, 4, {.block_m = 128, .block_n = 128, .block_k = 256}, 64, 64},
+    {Isa::scalar, DType::float64, 4, 4, {.block_m = 128, .block_n = 128, .block_k = 256}, 64, 64},
+    {Isa::avx2, DType::float32, 6, 2, {.block_m = 240, .block_n = 144, .block_k = 256}, 64, 64},
+    {Isa::avx2, DType::float64, 6, 2, {.block_m = 120, .block_n = 144, .block_k = 256}, 64, 64},
+    {Isa::avx512, DType::float32, 14, 2, {.block_m = 256, .block_n = 168, .block_k = 256}, 64, 64},
+    {Isa::avx512, DType::float64, 14, 2, {.block_m = 128, .block_n = 168, .block_k = 256}, 64, 64},
+};
+
+/// Work is counted in multiply-adds; storing an element of the result counts as so many.
+constexpr std::int64_t kStoreWork = 16;
+
+/// Below this much work a call stays on its own thread: waking the others costs about as much.
+constexpr std::int64_t kParallelWork = 600'000;
+
+/// The least work that is worth a chunk of its own in a parallel loop, and how many chunks a loop should have.
+constexpr std::int64_t kChunkWork = 50'000;
+constexpr std::int64_t kChunks = 32;
+
+/// Elements that a chunk of packing copies, about.
+constexpr std::int64_t kPackChunk = 4096;
+
+/// From this much work on, each matrix of a batch is computed by all threads together; below, by one thread each.
+constexpr std::int64_t kTeamWork = 4'000'000;
+
+/// Below this much work (a few microseconds) a call from Python keeps the interpreter lock.
+constexpr std::int64_t kReleaseLockWork = 100'000;
+
+/// What one packed operand occupies at most.
+constexpr std::int64_t kPackedBytes = std::int64_t{4} << 20;
+
+constexpr const MatmulTConstants& matmul_t_constants(Isa isa, DType dtype) {
+  return kMatmulTConstants[static_cast<int>(isa) * kDTypeCount + static_cast<int>(dtype)];
+}
+
+/// Elements of a vector register.
+constexpr int vector_width(Isa isa, DType dtype) {
+  const int bytes = isa == Isa::avx512 ? 64 : isa == Isa::avx2 ? 32 : static_cast<int>(item_size(dtype));
+  return bytes / static_cast<int>(item_size(dtype));
+}
+
+constexpr bool rows_are_in_order() {
+  int index = 0;
+  for (const MatmulTConstants& row : kMatmulTConstants)
+    if (&row != &matmul_t_constants(row.isa, row.dtype) || &row != &kMatmulTConstants[index++]) return false;
+  return index == kIsaCount * kDTypeCount;
+}
+static_assert(rows_are_in_order());
+
+}  // namespace transfuse

@@ -1,0 +1,56 @@
+// What a configuration may set, per operation: names, places and legal values, for every caller that reads one.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "transfuse/error.hpp"
+#include "transfuse/matmul_t.hpp"
+
+namespace transfuse {
+
+template <class Config>
+struct Parameter {
+  const char* name;  // in Python and in wisdom
+  std::int64_t Config::* member;
+  std::int64_t largest;
+};
+
+/// block_k is bounded because a tile of packed lanes must fit the working memory.
+constexpr Parameter<MatmulTConfig> kMatmulTParameters[] = {
+    {"block_m", &MatmulTConfig::block_m, std::int64_t{1} << 20},
+    {"block_n", &MatmulTConfig::block_n, std::int64_t{1} << 20},
+    {"block_k", &MatmulTConfig::block_k, std::int64_t{1} << 14},
+};
+
+/// The parameters of an operation's configuration.
+constexpr std::span<const Parameter<MatmulTConfig>> parameters(const MatmulTConfig&) { return kMatmulTParameters; }
+
+/// \throws ValueError
+template <class Config>
+void check_parameter(const Parameter<Config>& parameter, std::int64_t value) {
+  if (value < 1 || value > parameter.largest)
+    throw ValueError(std::string("config: expected ") + parameter.name + " in 1..." +
+                     std::to_string(parameter.largest) + ", got " + std::to_string(value));
+}
+
+/// Checks every parameter that is set. \throws ValueError
+template <class Config>
+void check_config(const Config& config) {
+  for (const auto& parameter : parameters(config))
+    if (config.*parameter.member != 0) check_parameter(parameter, config.*parameter.member);
+}
+
+/// `first` where it is set, else `second`, parameter by parameter.
+template <class Config>
+Config merge_configs(const Config& first, const Config& second) {
+  Config merged;
+  for (const auto& parameter : parameters(first)) {
+    const auto member = parameter.member;
+    merged.*member = first.*member != 0 ? first.*member : second.*member;
+  }
+  return merged;
+}
+
+}  // namespace transfuse

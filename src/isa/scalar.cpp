@@ -1,0 +1,14 @@
+// The scalar tier: every kernel, instantiated for its vectors.
+#include "simd/scalar.hpp"
+// Vectors first: the kernels are written over them.
+#include "kernels/matmul_t.hpp"
+#include "kernels/probe.hpp"
+
+namespace transfuse::scalar {
+
+constinit const KernelTable table{
+    .matmul_t = {matmul_t_kernels<Vec<float>>, matmul_t_kernels<Vec<double>>},
+    .fma_probe = {fma_probe<Vec<float>>, fma_probe<Vec<double>>},
+};
+
+}  // namespace transfuse::scalar

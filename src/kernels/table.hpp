@@ -1,0 +1,73 @@
+// What a tier offers: one table of kernels per tier, filled by src/isa/<tier>.cpp. Kernels know nothing of threads,
+// Python or errors; their arguments are checked by the operations. Addresses and strides are in bytes, and nothing need
+// be aligned.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "transfuse/isa.hpp"
+#include "transfuse/matmul_t.hpp"
+#include "transfuse/tensor.hpp"
+
+namespace transfuse {
+
+/// Packs `lanes` lanes (rows of the left or columns of the right operand) of `depth` elements into panels of the tile's
+/// width: panel p holds, for each k, the elements of lanes p·width ... side by side. Lanes missing in the last panel
+/// are zero. The panels are contiguous, so that `packed` needs ceil(lanes / width) · width · depth elements.
+struct PackArguments {
+  const std::byte* source;
+  std::int64_t lane_stride;
+  std::int64_t depth_stride;
+  std::int64_t lanes;
+  std::int64_t depth;
+  std::byte* packed;
+};
+
+/// out[r, c] = finish(start[r, c] + sum_k left[r, k] · right[k, c]) for one block of the output. The element left[r, k]
+/// stands at left + (r / tile_rows)·left_panel + (r % tile_rows)·size + k·left_depth, so rows within a panel are
+/// adjacent, packed or not; columns of `right` likewise.
+struct MatmulTBlock {
+  const std::byte* left;
+  std::int64_t left_panel, left_depth;
+  const std::byte* right;
+  std::int64_t right_panel, right_depth;
+  std::int64_t rows, cols, depth;
+  std::byte* out;
+  std::int64_t out_row, out_col;  // any strides; vector stores where out_col is the element size
+  bool accumulate;                // start is out[r, c], else 0
+  bool finish;                    // finish(x) is activation(x + bias), else x
+  const std::byte* bias;          // null: none. bias_col is 0 (a bias per row) or the element size (per column)
+  std::int64_t bias_row, bias_col;
+  Activation activation;
+};
+
+struct MatmulTKernels {
+  void (*pack_left)(const PackArguments&);
+  void (*pack_right)(const PackArguments&);
+  void (*block)(const MatmulTBlock&);
+};
+
+/// The arithmetic limit of one core: runs `rounds` rounds of independent fused multiply-adds in registers (multiply and
+/// add in the scalar tier) and returns how many floating-point operations that were.
+using FmaProbe = std::int64_t (*)(std::int64_t rounds);
+
+struct KernelTable {
+  MatmulTKernels matmul_t[kDTypeCount];
+  FmaProbe fma_probe[kDTypeCount];
+};
+
+namespace scalar {
+extern const KernelTable table;
+}
+namespace avx2 {
+extern const KernelTable table;
+}
+namespace avx512 {
+extern const KernelTable table;
+}
+
+/// The kernels of a tier. The caller has made sure that this machine can run it.
+const KernelTable& kernels(Isa isa);
+
+}  // namespace transfuse

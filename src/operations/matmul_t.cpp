@@ -1,0 +1,239 @@
+#include "operations/matmul_t.hpp"
+
+#include <algorithm>
+#include <string>
+
+#include "core/arithmetic.hpp"
+#include "core/constants.hpp"
+#include "core/overlap.hpp"
+#include "core/parallel.hpp"
+#include "core/parameters.hpp"
+#include "core/scratch.hpp"
+#include "core/text.hpp"
+#include "operations/gemm.hpp"
+#include "transfuse/error.hpp"
+#include "transfuse/threads.hpp"
+#include "transfuse/tuned.hpp"
+
+namespace transfuse {
+namespace {
+
+void require_matrix(const char* argument, const ConstTensorView& view) {
+  if (view.rank() < 2)
+    throw ValueError(std::string(argument) + ": expected at least 2 dimensions, got shape " + to_text(view.shape));
+}
+
+void require_dtype(const char* argument, DType got, DType expected) {
+  if (got != expected)
+    throw TypeError(std::string(argument) + ": expected the dtype of a, " + name(expected) + ", got " + name(got));
+}
+
+[[noreturn]] void refuse_broadcast(const ConstTensorView& a, const ConstTensorView& b) {
+  throw ValueError("a and b: batch dimensions do not broadcast, got shapes " + to_text(a.shape) + " and " +
+                   to_text(b.shape));
+}
+
+void require_disjoint(const ConstTensorView& out, const ConstTensorView& input, const char* argument) {
+  const Overlap overlap = shares_memory(out, input);
+  if (overlap == Overlap::yes) throw ValueError(std::string("out: expected no memory shared with ") + argument);
+  if (overlap == Overlap::undecided)
+    throw ValueError(std::string("out: whether it shares memory with ") + argument +
+                     " is too hard to decide for these strides; pass an array whose address range is its own");
+}
+
+/// Dimensions of size 1 have no stride worth speaking of; giving them that of an adjacent element lets the fast paths
+/// recognise them.
+std::int64_t stride_of(std::int64_t size, std::int64_t stride, std::int64_t item_size) {
+  return size == 1 ? item_size : stride;
+}
+
+/// The product as the block kernel wants it, and how the operands move from one matrix of the batch to the next.
+struct Task {
+  Gemm gemm;
+  Batch<3> batch;  // left, right, out
+
+  Gemm matrix(std::int64_t index) const {
+    Gemm one = gemm;
+    const auto [left, right, out] = batch.offsets(index);
+    one.left.data += left;
+    one.right.data += right;
+    one.out += out;
+    return one;
+  }
+};
+
+/// (A·B)ᵀ = Bᵀ·Aᵀ: left is Bᵀ, right is Aᵀ, and columns of the output are adjacent in memory. An `out` whose *rows* are
+/// adjacent is computed as the transpose, A·B.
+Task make_task(const MatmulTCall& call, const TensorView& out, const MatmulTOptions& options) {
+  const std::int64_t size = item_size(call.a.dtype);
+  const auto stride = [&](const ConstTensorView& view, int axis) {
+    return stride_of(view.size_from_end(axis), view.stride_from_end(axis), size);
+  };
+  Task task;
+  Gemm& gemm = task.gemm;
+  gemm = {.rows = call.n,
+          .cols = call.m,
+          .depth = call.k,
+          .left = {call.b.data, stride(call.b, 1), stride(call.b, 2)},
+          .right = {call.a.data, stride(call.a, 2), stride(call.a, 1)},
+          .out = out.data,
+          .out_row = stride(out, 2),
+          .out_col = stride(out, 1),
+          .activation = options.activation};
+  if (options.bias) {
+    gemm.bias = options.bias->data;
+    gemm.bias_row = options.bias->strides[0];
+  }
+  const bool exchange = gemm.out_col != size && gemm.out_row == size;
+  if (exchange) {
+    std::swap(gemm.rows, gemm.cols);
+    std::swap(gemm.left, gemm.right);
+    std::swap(gemm.out_row, gemm.out_col);
+    std::swap(gemm.bias_row, gemm.bias_col);
+  }
+  const ConstTensorView& left = exchange ? call.a : call.b;
+  const ConstTensorView& right = exchange ? call.b : call.a;
+  for (int axis = out.rank(); axis > 2; --axis)
+    task.batch.add(out.size_from_end(axis),
+                   {batch_stride(left, axis), batch_stride(right, axis), out.stride_from_end(axis)});
+  // Nothing is read where there is nothing to sum, but addresses are reckoned from a pointer, which may be null then.
+  if (call.k == 0) gemm.left.data = gemm.right.data = out.data;
+  return task;
+}
+
+MatmulTConfig choose_config(const MatmulTCall& call, Isa isa, const MatmulTOptions& options) {
+  const DType dtype = call.a.dtype;
+  const auto tuned = find_tuned(isa, dtype, {call.batch, call.m, call.k, call.n});
+  const MatmulTConfig& defaults = matmul_t_constants(isa, dtype).blocks;
+  return merge_configs(options.config, tuned ? merge_configs(*tuned, defaults) : defaults);
+}
+
+/// A bias per column is read by vectors, so its elements must be adjacent: `copy` receives them if they are not.
+void gather_bias(Gemm& gemm, std::int64_t size, std::byte* copy) {
+  for (std::int64_t i = 0; i < gemm.cols; ++i) std::copy_n(gemm.bias + i * gemm.bias_col, size, copy + i * size);
+  gemm.bias = copy;
+  gemm.bias_col = size;
+}
+
+}  // namespace
+
+std::int64_t MatmulTCall::work() const {
+  const std::int64_t elements = saturating_multiply(saturating_multiply(m, n), batch);
+  return saturating_multiply(elements, k + kStoreWork);
+}
+
+MatmulTCall prepare_matmul_t(const ConstTensorView& a, const ConstTensorView& b) {
+  require_matrix("a", a);
+  require_matrix("b", b);
+  require_dtype("b", b.dtype, a.dtype);
+  if (a.size_from_end(1) != b.size_from_end(2))
+    throw ValueError("a and b: expected a (..., M, K) and b (..., K, N) with the same K, got shapes " +
+                     to_text(a.shape) + " and " + to_text(b.shape));
+  MatmulTCall call{.a = a,
+                   .b = b,
+                   .m = a.size_from_end(2),
+                   .k = a.size_from_end(1),
+                   .n = b.size_from_end(1),
+                   .batch = 1,
+                   .out_shape = {}};
+  Shape& shape = call.out_shape;
+  shape.rank = std::max(a.rank(), b.rank());
+  std::int64_t bytes = item_size(a.dtype);
+  bool overflow = false;
+  bool empty = false;
+  const auto place = [&](int axis, std::int64_t size) {
+    shape.dims[shape.rank - axis] = size;
+    empty = empty || size == 0;
+    overflow = overflow || __builtin_mul_overflow(bytes, std::max<std::int64_t>(size, 1), &bytes);
+  };
+  for (int axis = shape.rank; axis > 2; --axis) {
+    const std::int64_t size_a = axis <= a.rank() ? a.size_from_end(axis) : 1;
+    const std::int64_t size_b = axis <= b.rank() ? b.size_from_end(axis) : 1;
+    if (size_a != size_b && size_a != 1 && size_b != 1) refuse_broadcast(a, b);
+    const std::int64_t size = size_a == 1 ? size_b : size_a;
+    place(axis, size);
+    call.batch = saturating_multiply(call.batch, size);
+  }
+  place(2, call.n);
+  place(1, call.m);
+  if (overflow && !empty)
+    throw ValueError("a and b: the result would have shape " + to_text(shape.span()) +
+                     ", more bytes than fit 64 bits, got shapes " + to_text(a.shape) + " and " + to_text(b.shape));
+  return call;
+}
+
+void check_matmul_t_options(const MatmulTCall& call, const MatmulTOptions& options) {
+  if (options.bias) {
+    require_dtype("bias", options.bias->dtype, call.a.dtype);
+    if (options.bias->rank() != 1 || options.bias->shape[0] != call.n)
+      throw ValueError("bias: expected shape (" + std::to_string(call.n) + ",), one element per column of b, got " +
+                       to_text(options.bias->shape));
+  }
+  if (options.num_threads < 0)
+    throw ValueError("num_threads: expected at least 1, got " + std::to_string(options.num_threads));
+  check_config(options.config);
+  if (options.isa) require_isa(*options.isa, "isa");
+}
+
+void check_matmul_t_out(const MatmulTCall& call, const TensorView& out, const MatmulTOptions& options) {
+  require_dtype("out", out.dtype, call.a.dtype);
+  if (!std::ranges::equal(out.shape, call.out_shape.span()))
+    throw ValueError("out: expected shape " + to_text(call.out_shape.span()) + ", got " + to_text(out.shape));
+  if (overlaps_itself(out) != Overlap::no)
+    throw ValueError("out: expected elements that do not share memory with each other, got strides " +
+                     to_text(out.strides));
+  require_disjoint(out, call.a, "a");
+  require_disjoint(out, call.b, "b");
+  if (options.bias) require_disjoint(out, *options.bias, "bias");
+}
+
+void run_matmul_t(const MatmulTCall& call, const TensorView& out, const MatmulTOptions& options) {
+  if (call.m == 0 || call.n == 0 || call.batch == 0) return;
+  const std::int64_t size = item_size(call.a.dtype);
+  const Isa isa = options.isa ? *options.isa : current_isa();
+  Task task = make_task(call, out, options);
+  Gemm& gemm = task.gemm;
+
+  int threads = 1;
+  if (call.work() >= kParallelWork)
+    threads = usable_threads(options.num_threads > 0 ? options.num_threads : default_threads().count);
+  // A matrix is computed by all threads together, or by one thread, several at a time.
+  const std::int64_t matrix_work = call.work() / call.batch;
+  const bool together = call.batch == 1 || matrix_work >= kTeamWork;
+  const std::int64_t group = ceil_divide(kChunkWork, matrix_work);  // matrices per chunk
+  const std::int64_t groups = ceil_divide(call.batch, group);
+  if (!together) threads = static_cast<int>(std::min<std::int64_t>(threads, groups));
+  const GemmPlan plan(gemm, isa, call.a.dtype, choose_config(call, isa, options), together && threads > 1);
+
+  const bool copy_bias = gemm.bias_col != 0 && gemm.bias_col != size;
+  const std::int64_t bias_bytes = copy_bias ? round_up(gemm.cols * size, 64) : 0;
+  const std::int64_t plan_bytes = plan.scratch_bytes();
+  const Scratch scratch(bias_bytes + plan_bytes * (together ? 1 : threads));
+  if (copy_bias) gather_bias(gemm, size, scratch.data());
+  std::byte* const panels = scratch.data() + bias_bytes;
+
+  parallel(threads, [&](Team& team) {
+    if (together) {
+      for (std::int64_t i = 0; i < call.batch; ++i) plan.run(team, task.matrix(i), panels);
+      return;
+    }
+    std::byte* const own = panels + team.rank() * plan_bytes;
+    team.for_each(groups, [&](std::int64_t chunk) {
+      Team alone;
+      const std::int64_t end = std::min(call.batch, (chunk + 1) * group);
+      for (std::int64_t i = chunk * group; i < end; ++i) plan.run(alone, task.matrix(i), own);
+    });
+  });
+}
+
+Shape matmul_t_shape(const ConstTensorView& a, const ConstTensorView& b) { return prepare_matmul_t(a, b).out_shape; }
+
+void matmul_t(const ConstTensorView& a, const ConstTensorView& b, const TensorView& out,
+              const MatmulTOptions& options) {
+  const MatmulTCall call = prepare_matmul_t(a, b);
+  check_matmul_t_options(call, options);
+  check_matmul_t_out(call, out, options);
+  run_matmul_t(call, out, options);
+}
+
+}  // namespace transfuse

@@ -1,0 +1,86 @@
+// Vectors of 512 bits.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "simd/element.hpp"
+#include "transfuse/isa.hpp"
+
+namespace transfuse {
+namespace {  // see simd/scalar.hpp
+
+constexpr Isa kIsa = Isa::avx512;
+
+template <class Element>
+struct Vec;
+
+template <>
+struct Vec<float> {
+  using T = float;
+  using Reg = __m512;
+  static constexpr int width = 16;
+
+  static Reg zero() { return _mm512_setzero_ps(); }
+  static Reg fill(T value) { return _mm512_set1_ps(value); }
+  static Reg broadcast(const void* p) { return fill(load_element<T>(p)); }
+  static Reg load(const void* p) { return _mm512_loadu_ps(p); }
+  static void store(void* p, Reg v) { _mm512_storeu_ps(p, v); }
+  static Reg load_partial(const void* p, int count) { return _mm512_maskz_loadu_ps(first(count), p); }
+  static void store_partial(void* p, Reg v, int count) { _mm512_mask_storeu_ps(p, first(count), v); }
+
+  static Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
+  static Reg sub(Reg a, Reg b) { return _mm512_sub_ps(a, b); }
+  static Reg mul(Reg a, Reg b) { return _mm512_mul_ps(a, b); }
+  static Reg div(Reg a, Reg b) { return _mm512_div_ps(a, b); }
+  static Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }
+  // max and min return b where either is NaN.
+  static Reg max(Reg a, Reg b) { return _mm512_max_ps(a, b); }
+  static Reg min(Reg a, Reg b) { return _mm512_min_ps(a, b); }
+  // Lanes of a where x has its sign set, of b elsewhere.
+  static Reg select_negative(Reg x, Reg a, Reg b) {
+    return _mm512_mask_mov_ps(b, _mm512_movepi32_mask(_mm512_castps_si512(x)), a);
+  }
+  static Reg round(Reg a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  // v · 2^n for whole n.
+  static Reg scale(Reg v, Reg n) { return _mm512_scalef_ps(v, n); }
+
+ private:
+  static __mmask16 first(int count) { return static_cast<__mmask16>((1U << count) - 1U); }
+};
+
+template <>
+struct Vec<double> {
+  using T = double;
+  using Reg = __m512d;
+  static constexpr int width = 8;
+
+  static Reg zero() { return _mm512_setzero_pd(); }
+  static Reg fill(T value) { return _mm512_set1_pd(value); }
+  static Reg broadcast(const void* p) { return fill(load_element<T>(p)); }
+  static Reg load(const void* p) { return _mm512_loadu_pd(p); }
+  static void store(void* p, Reg v) { _mm512_storeu_pd(p, v); }
+  static Reg load_partial(const void* p, int count) { return _mm512_maskz_loadu_pd(first(count), p); }
+  static void store_partial(void* p, Reg v, int count) { _mm512_mask_storeu_pd(p, first(count), v); }
+
+  static Reg add(Reg a, Reg b) { return _mm512_add_pd(a, b); }
+  static Reg sub(Reg a, Reg b) { return _mm512_sub_pd(a, b); }
+  static Reg mul(Reg a, Reg b) { return _mm512_mul_pd(a, b); }
+  static Reg div(Reg a, Reg b) { return _mm512_div_pd(a, b); }
+  static Reg fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_pd(a, b, c); }
+  static Reg max(Reg a, Reg b) { return _mm512_max_pd(a, b); }
+  static Reg min(Reg a, Reg b) { return _mm512_min_pd(a, b); }
+  static Reg select_negative(Reg x, Reg a, Reg b) {
+    return _mm512_mask_mov_pd(b, _mm512_movepi64_mask(_mm512_castpd_si512(x)), a);
+  }
+  static Reg round(Reg a) { return _mm512_roundscale_pd(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static Reg scale(Reg v, Reg n) { return _mm512_scalef_pd(v, n); }
+
+ private:
+  static __mmask8 first(int count) { return static_cast<__mmask8>((1U << count) - 1U); }
+};
+
+}  // namespace
+}  // namespace transfuse

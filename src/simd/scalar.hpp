@@ -1,0 +1,41 @@
+// Vectors of one element: with them each kernel reads, and runs, as its formula.
+#pragma once
+
+#include "simd/element.hpp"
+#include "transfuse/isa.hpp"
+
+namespace transfuse {
+// Everything that an ISA unit includes lives in an unnamed namespace: each unit keeps its own copy, and the linker
+// cannot pick code compiled for one instruction set to serve another.
+namespace {
+
+constexpr Isa kIsa = Isa::scalar;
+
+template <class Element>
+struct Vec {
+  using T = Element;
+  using Reg = T;
+  static constexpr int width = 1;
+
+  static Reg zero() { return 0; }
+  static Reg fill(T value) { return value; }
+  static Reg broadcast(const void* p) { return load(p); }
+  static Reg load(const void* p) { return load_element<T>(p); }
+  static void store(void* p, Reg v) { store_element(p, v); }
+  // A partial vector of width 1 holds one element or none.
+  static Reg load_partial(const void* p, int count) { return count > 0 ? load(p) : 0; }
+  static void store_partial(void* p, Reg v, int count) {
+    if (count > 0) store(p, v);
+  }
+
+  static Reg add(Reg a, Reg b) { return a + b; }
+  static Reg sub(Reg a, Reg b) { return a - b; }
+  static Reg mul(Reg a, Reg b) { return a * b; }
+  static Reg div(Reg a, Reg b) { return a / b; }
+  static Reg fma(Reg a, Reg b, Reg c) { return a * b + c; }
+  static Reg max(Reg a, Reg b) { return a > b ? a : b; }  // b where either is NaN
+  static Reg select_negative(Reg x, Reg a, Reg b) { return __builtin_signbit(x) != 0 ? a : b; }
+};
+
+}  // namespace
+}  // namespace transfuse
