@@ -25,8 +25,9 @@ std::optional<Isa> parse_isa(std::string_view name);
 /// The tiers that this machine can run, lowest first. Detected once, from CPUID and XGETBV.
 const std::vector<Isa>& available_isas();
 
-/// \throws ValueError naming `argument` and the tiers that exist, if this machine cannot run `isa`.
-void require_isa(Isa isa, const char* argument);
+/// The tier called `name`. \throws ValueError naming `argument` and the tiers that exist, if there is no such tier or
+/// this machine cannot run it.
+Isa require_isa(std::string_view name, const char* argument);
 
 /// The tier that calls from this thread use: a ScopedIsa of this thread, else the environment variable
 /// TRANSFUSE_ISA (read once), else the highest available one.

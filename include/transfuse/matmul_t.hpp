@@ -47,7 +47,8 @@ Shape matmul_t_shape(const ConstTensorView& a, const ConstTensorView& b);
 /// \param out  (..., N, M) exactly, the dtype of `a`, any strides; may overlap neither an input nor itself
 /// \throws ValueError, TypeError (dtypes differ), std::bad_alloc; `out` is untouched then.
 ///
-/// The result is bitwise the same for every number of threads. Extra memory: at most 16 MiB a call.
+/// The result is bitwise the same for every number of threads. Extra memory: at most 8 MiB, or 8 MiB
+/// a thread for a batch of small matrices.
 ///
 /// \code
 ///   const std::int64_t shape_a[] = {2, 3}, strides_a[] = {12, 4};   // bytes

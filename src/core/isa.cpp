@@ -30,11 +30,6 @@ std::string available_names() {
   return names;
 }
 
-[[noreturn]] void refuse(const std::string& argument, std::string_view got) {
-  throw ValueError(argument + ": expected a tier that this machine can run (" + available_names() + "), got '" +
-                   std::string(got) + "'");
-}
-
 // What TRANSFUSE_ISA says; empty when it is not set.
 const std::string& environment() {
   static const std::string value = [] {
@@ -45,10 +40,7 @@ const std::string& environment() {
 }
 
 Isa process_isa() {
-  if (environment().empty()) return available_isas().back();
-  const std::optional<Isa> isa = parse_isa(environment());
-  if (!isa || !runs_here(*isa)) refuse("TRANSFUSE_ISA", environment());
-  return *isa;
+  return environment().empty() ? available_isas().back() : require_isa(environment(), "TRANSFUSE_ISA");
 }
 
 }  // namespace
@@ -78,8 +70,11 @@ const std::vector<Isa>& available_isas() {
   return isas;
 }
 
-void require_isa(Isa isa, const char* argument) {
-  if (!runs_here(isa)) refuse(argument, name(isa));
+Isa require_isa(std::string_view name, const char* argument) {
+  const std::optional<Isa> isa = parse_isa(name);
+  if (isa && runs_here(*isa)) return *isa;
+  throw ValueError(std::string(argument) + ": expected a tier that this machine can run (" + available_names() +
+                   "), got '" + std::string(name) + "'");
 }
 
 Isa current_isa() {
@@ -94,7 +89,7 @@ const char* current_isa_source() {
 }
 
 std::optional<Isa> set_thread_isa(std::optional<Isa> isa) {
-  if (isa) require_isa(*isa, "isa");
+  if (isa) require_isa(name(*isa), "isa");
   const std::optional<Isa> previous = thread_isa;
   thread_isa = isa;
   return previous;

@@ -172,11 +172,12 @@ void check_matmul_t_options(const MatmulTCall& call, const MatmulTOptions& optio
   if (options.num_threads < 0)
     throw ValueError("num_threads: expected at least 1, got " + std::to_string(options.num_threads));
   check_config(options.config);
-  if (options.isa) require_isa(*options.isa, "isa");
+  if (options.isa) require_isa(name(*options.isa), "isa");
 }
 
 void check_matmul_t_out(const MatmulTCall& call, const TensorView& out, const MatmulTOptions& options) {
-  require_dtype("out", out.dtype, call.a.dtype);
+  if (out.dtype != call.a.dtype)
+    throw ValueError(std::string("out: expected dtype ") + name(call.a.dtype) + ", got " + name(out.dtype));
   if (!std::ranges::equal(out.shape, call.out_shape.span()))
     throw ValueError("out: expected shape " + to_text(call.out_shape.span()) + ", got " + to_text(out.shape));
   if (overlaps_itself(out) != Overlap::no)

@@ -1,0 +1,191 @@
+#include "bindings/array.hpp"
+
+#include <optional>
+
+#include "bindings/dlpack.hpp"
+#include "core/arithmetic.hpp"
+#include "transfuse/error.hpp"
+
+namespace transfuse::python {
+namespace {
+
+static_assert(sizeof(npy_intp) == sizeof(std::int64_t));
+
+// npy_intp is long and so is int64_t on the platforms that we build for.
+std::span<const std::int64_t> dimensions(const npy_intp* values, int count) {
+  return {values, static_cast<std::size_t>(count)};
+}
+
+std::optional<DType> supported_dtype(PyArrayObject* array) {
+  if (PyArray_ISBYTESWAPPED(array)) return std::nullopt;
+  switch (PyArray_TYPE(array)) {
+    case NPY_FLOAT: return DType::float32;
+    case NPY_DOUBLE: return DType::float64;
+    default: return std::nullopt;
+  }
+}
+
+std::string expected_dtype(const char* argument, const std::string& got) {
+  return std::string(argument) + ": expected dtype float32 or float64, got " + got;
+}
+
+std::string dtype_text(PyArrayObject* array) { return text_of(reinterpret_cast<PyObject*>(PyArray_DESCR(array))); }
+
+[[noreturn]] void refuse_object(PyObject* object, const char* argument) {
+  throw TypeError(std::string(argument) +
+                  ": expected an array (numpy.ndarray, or an object with __dlpack__ or __array_interface__), got " +
+                  type_name(object));
+}
+
+void refuse_masked_array(PyObject* object, const char* argument) {
+  if (find_attribute(object, "_mask"))
+    throw TypeError(std::string(argument) + ": expected an array without a mask, got " + type_name(object) +
+                    "; pass its .filled(value)");
+}
+
+void refuse_gradient(PyObject* object, const char* argument) {
+  const Object requires_grad = find_attribute(object, "requires_grad");
+  if (requires_grad && PyObject_IsTrue(requires_grad.get()) == 1)
+    throw TypeError(std::string(argument) +
+                    ": got a tensor that requires grad; use the differentiable functions of transfuse.torch, or pass "
+                    "its .detach()");
+}
+
+/// Calls a method without arguments or with the keyword max_version=(1, 0).
+Object call_dlpack(const Object& method) {
+  const Object no_arguments = Object::checked(PyTuple_New(0));
+  const Object keywords = Object::checked(Py_BuildValue("{s:(ii)}", "max_version", 1, 0));
+  Object capsule(PyObject_Call(method.get(), no_arguments.get(), keywords.get()));
+  if (!capsule && PyErr_ExceptionMatches(PyExc_TypeError)) {  // a producer from before version 1
+    PyErr_Clear();
+    capsule = Object(PyObject_CallNoArgs(method.get()));
+  }
+  return capsule;
+}
+
+/// The exception that is set, as text; clears it.
+std::string take_error() {
+  PyObject* type = nullptr;
+  PyObject* value = nullptr;
+  PyObject* traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  const Object owned_type(type);
+  const Object owned_value(value);
+  const Object owned_traceback(traceback);
+  return value == nullptr ? "unknown error" : text_of(value);
+}
+
+}  // namespace
+
+TensorView view_of(PyArrayObject* array) {
+  const int rank = PyArray_NDIM(array);
+  return {static_cast<std::byte*>(PyArray_DATA(array)),
+          PyArray_TYPE(array) == NPY_FLOAT ? DType::float32 : DType::float64, dimensions(PyArray_DIMS(array), rank),
+          dimensions(PyArray_STRIDES(array), rank)};
+}
+
+InputArray::InputArray(PyObject* object, const char* argument) {
+  if (!PyArray_Check(object)) {
+    read_foreign(object, argument);
+    return;
+  }
+  if (!PyArray_CheckExact(object)) refuse_masked_array(object, argument);
+  auto* array = reinterpret_cast<PyArrayObject*>(object);
+  if (!supported_dtype(array)) throw TypeError(expected_dtype(argument, dtype_text(array)));
+  view_ = view_of(array);
+}
+
+void InputArray::read_foreign(PyObject* object, const char* argument) {
+  refuse_gradient(object, argument);
+  if (!read_dlpack(object, argument) && !read_array_interface(object, argument)) refuse_object(object, argument);
+  view_.shape = shape_;
+  view_.strides = strides_;
+}
+
+bool InputArray::read_dlpack(PyObject* object, const char* argument) {
+  const Object method = find_attribute(object, "__dlpack__");
+  const Object get_device = find_attribute(object, "__dlpack_device__");
+  if (!method || !get_device || PyType_Check(object)) return false;
+
+  const Object device(PyObject_CallNoArgs(get_device.get()));
+  if (!device) throw TypeError(std::string(argument) + ": DLPack says " + take_error());
+  int device_type = 0;
+  int device_id = 0;
+  if (PyArg_ParseTuple(device.get(), "ii", &device_type, &device_id) == 0) throw ErrorSet{};
+  if (device_type != dlpack::kCpu)
+    throw TypeError(std::string(argument) + ": expected an array in the CPU's memory, got DLPack device type " +
+                    std::to_string(device_type));
+
+  owner_ = call_dlpack(method);
+  if (!owner_) throw TypeError(std::string(argument) + ": " + type_name(object) + " refuses DLPack: " + take_error());
+  const dlpack::Tensor* tensor = nullptr;
+  if (PyCapsule_IsValid(owner_.get(), "dltensor_versioned") != 0) {
+    const auto* managed =
+        static_cast<dlpack::ManagedTensorVersioned*>(PyCapsule_GetPointer(owner_.get(), "dltensor_versioned"));
+    if (managed->major != 1)
+      throw TypeError(std::string(argument) + ": expected DLPack version 1, got " + std::to_string(managed->major));
+    tensor = &managed->tensor;
+  } else if (PyCapsule_IsValid(owner_.get(), "dltensor") != 0) {
+    tensor = &static_cast<dlpack::ManagedTensor*>(PyCapsule_GetPointer(owner_.get(), "dltensor"))->tensor;
+  } else {
+    throw TypeError(std::string(argument) + ": expected a DLPack capsule, got " + type_name(owner_.get()));
+  }
+
+  const dlpack::DataType dtype = tensor->dtype;
+  if (dtype.code != dlpack::kFloat || (dtype.bits != 32 && dtype.bits != 64) || dtype.lanes != 1) {
+    const Object named = find_attribute(object, "dtype");
+    throw TypeError(expected_dtype(argument, named ? text_of(named.get()) : "another DLPack type"));
+  }
+  if (tensor->rank > kMaxRank)
+    throw ValueError(std::string(argument) + ": expected at most " + std::to_string(kMaxRank) + " dimensions, got " +
+                     std::to_string(tensor->rank));
+  // The capsule keeps its name: so its own destructor, when owner_ lets it go, returns the memory to the producer.
+  view_.data = static_cast<const std::byte*>(tensor->data) + tensor->byte_offset;
+  view_.dtype = dtype.bits == 32 ? DType::float32 : DType::float64;
+  shape_.assign(tensor->shape, tensor->shape + tensor->rank);
+  strides_.resize(shape_.size());
+  std::int64_t next = item_size(view_.dtype);
+  for (std::size_t i = shape_.size(); i-- > 0;) {
+    strides_[i] = tensor->strides != nullptr ? tensor->strides[i] * item_size(view_.dtype) : next;
+    next = saturating_multiply(next, shape_[i]);
+  }
+  return true;
+}
+
+// NumPy reads the interface; what comes back is a view of the same memory.
+bool InputArray::read_array_interface(PyObject* object, const char* argument) {
+  if (PyType_Check(object) || !find_attribute(object, "__array_interface__")) return false;
+  PyObject* array = PyArray_FromInterface(object);
+  if (array == Py_NotImplemented || array == nullptr) {
+    if (array == nullptr) throw TypeError(std::string(argument) + ": __array_interface__: " + take_error());
+    Py_DECREF(array);
+    return false;
+  }
+  owner_ = Object(array);
+  auto* ndarray = reinterpret_cast<PyArrayObject*>(array);
+  if (!supported_dtype(ndarray)) throw TypeError(expected_dtype(argument, dtype_text(ndarray)));
+  const TensorView view = view_of(ndarray);
+  view_ = view;
+  shape_.assign(view.shape.begin(), view.shape.end());
+  strides_.assign(view.strides.begin(), view.strides.end());
+  return true;
+}
+
+TensorView output_view(PyObject* object, const char* argument) {
+  if (!PyArray_Check(object))
+    throw TypeError(std::string(argument) + ": expected numpy.ndarray, got " + type_name(object));
+  if (!PyArray_CheckExact(object)) refuse_masked_array(object, argument);
+  auto* array = reinterpret_cast<PyArrayObject*>(object);
+  if (!supported_dtype(array)) throw ValueError(expected_dtype(argument, dtype_text(array)));
+  if (!PyArray_ISWRITEABLE(array))
+    throw ValueError(std::string(argument) + ": expected a writable array, got a read-only one");
+  return view_of(array);
+}
+
+Object new_array(const Shape& shape, DType dtype) {
+  npy_intp dims[kMaxRank];
+  for (int i = 0; i < shape.rank; ++i) dims[i] = shape.dims[i];
+  return Object::checked(PyArray_SimpleNew(shape.rank, dims, dtype == DType::float32 ? NPY_FLOAT : NPY_DOUBLE));
+}
+
+}  // namespace transfuse::python

@@ -1,0 +1,44 @@
+// Arrays from Python as views: NumPy's read from their own struct, others through DLPack or __array_interface__.
+// Nothing is copied.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "bindings/python.hpp"
+#include "transfuse/tensor.hpp"
+
+namespace transfuse::python {
+
+/// An input array, valid while this object and the Python argument live.
+class InputArray {
+ public:
+  /// \param argument its name, for errors
+  /// \throws TypeError if it is no array, of no supported dtype, elsewhere than in the CPU's memory, or requires grad
+  InputArray(PyObject* object, const char* argument);
+  InputArray(const InputArray&) = delete;
+  InputArray& operator=(const InputArray&) = delete;
+
+  const ConstTensorView& view() const { return view_; }
+
+ private:
+  void read_foreign(PyObject* object, const char* argument);
+  bool read_dlpack(PyObject* object, const char* argument);
+  bool read_array_interface(PyObject* object, const char* argument);
+
+  ConstTensorView view_;
+  Object owner_;  // keeps borrowed memory alive
+  std::vector<std::int64_t> shape_, strides_;
+};
+
+/// The view of an `out` argument. \throws TypeError if it is no ndarray, ValueError if it is read-only or of no
+/// supported dtype
+TensorView output_view(PyObject* object, const char* argument);
+
+/// A new C-contiguous ndarray. \throws ErrorSet (MemoryError)
+Object new_array(const Shape& shape, DType dtype);
+
+/// The view of an ndarray whose dtype is supported.
+TensorView view_of(PyArrayObject* array);
+
+}  // namespace transfuse::python

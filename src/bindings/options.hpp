@@ -1,0 +1,37 @@
+// The options that operations share, from Python objects.
+#pragma once
+
+#include <optional>
+
+#include "bindings/python.hpp"
+#include "core/parameters.hpp"
+#include "transfuse/isa.hpp"
+#include "transfuse/matmul_t.hpp"
+
+namespace transfuse::python {
+
+/// True for an argument that was not given or is None.
+inline bool is_none(PyObject* object) { return object == nullptr || object == Py_None; }
+
+/// None -> none. \throws TypeError, ValueError
+Activation read_activation(PyObject* object);
+
+/// A count of threads, at least 1. \throws TypeError, ValueError naming `argument`
+int read_threads(PyObject* object, const char* argument);
+
+/// The name of a tier that this machine can run. \throws TypeError, ValueError naming `argument`
+Isa read_isa(PyObject* object, const char* argument);
+
+/// What a `config` argument says: the parameters of the operation, and what every operation understands.
+template <class Config>
+struct ConfigArgument {
+  Config parameters;
+  std::optional<Isa> isa;
+  int threads = 0;
+};
+
+/// \throws TypeError, ValueError (unknown key, value out of range)
+template <class Config>
+ConfigArgument<Config> read_config(PyObject* object);
+
+}  // namespace transfuse::python
