@@ -11,8 +11,8 @@ try:
 except ImportError as error:
     if "libgomp" in str(error):
         raise ImportError(
-            "transfuse needs the GNU OpenMP runtime, libgomp.so.1, which this system lacks. Install it with the system's "
-            "package manager: 'apt-get install libgomp1' (Debian, Ubuntu), 'dnf install libgomp' (Fedora)."
+            "transfuse needs the GNU OpenMP runtime, libgomp.so.1, which this system lacks. Install it with "
+            "'apt-get install libgomp1' (Debian, Ubuntu) or 'dnf install libgomp' (Fedora)."
         ) from error
     raise
 

@@ -47,7 +47,10 @@ def _rows(found: transfuse._info.Info) -> list[tuple[str, str]]:
     return [
         ("transfuse", found["versions"]["transfuse"]),
         ("tier", f"{isa['current']} ({_SOURCES[isa['source']]})"),
-        ("tiers", ", ".join(isa["available"]) + (f"; built but not for this CPU: {', '.join(missing)}" * bool(missing))),
+        (
+            "tiers",
+            ", ".join(isa["available"]) + (f"; built but not for this CPU: {', '.join(missing)}" * bool(missing)),
+        ),
         ("CPU", cpu["model"] or "unknown"),
         ("features", ", ".join(name for name, present in cpu["features"].items() if present) or "none"),
         ("caches", ", ".join(f"{name.upper()} {_size(size)}" for name, size in cpu["caches"].items())),
