@@ -108,6 +108,16 @@ bool is_empty(const ConstTensorView& view) {
   return std::any_of(view.shape.begin(), view.shape.end(), [](std::int64_t n) { return n == 0; });
 }
 
+bool is_contiguous(const ConstTensorView& view) {
+  std::int64_t expected = item_size(view.dtype);
+  for (std::size_t i = view.shape.size(); i-- > 0;) {
+    if (view.shape[i] == 1) continue;
+    if (view.strides[i] != expected) return false;
+    expected *= view.shape[i];
+  }
+  return true;
+}
+
 std::int64_t magnitude(std::int64_t stride) { return stride < 0 ? -stride : stride; }
 
 }  // namespace
@@ -131,7 +141,7 @@ Overlap shares_memory(const ConstTensorView& a, const ConstTensorView& b) {
 
 // Two elements differ by sum s·d with -limit <= d <= limit, not all d zero; d = x - limit makes the terms positive.
 Overlap overlaps_itself(const ConstTensorView& view) {
-  if (is_empty(view)) return Overlap::no;
+  if (is_empty(view) || is_contiguous(view)) return Overlap::no;
   const std::int64_t size = item_size(view.dtype);
   Solver solver;
   std::int64_t centre = 0;

@@ -122,10 +122,10 @@ struct MatmulT {
       for (std::int64_t r = 0; r < b.rows; r += tile_rows) {
         const int rows = smaller(b.rows - r, tile_rows);
         const std::byte* bias = b.finish && b.bias != nullptr ? b.bias + r * b.bias_row + c * b.bias_col : nullptr;
-        const Tile tile{.left = b.left + r / tile_rows * b.left_panel,
-                        .left_depth = b.left_depth,
-                        .right = b.right + c / tile_cols * b.right_panel,
-                        .right_depth = b.right_depth,
+        const Tile tile{.left = b.left.data + r / tile_rows * b.left.panel_stride,
+                        .left_depth = b.left.depth_stride,
+                        .right = b.right.data + c / tile_cols * b.right.panel_stride,
+                        .right_depth = b.right.depth_stride,
                         .depth = b.depth,
                         .out = b.out + r * b.out_row + c * b.out_col,
                         .out_row = b.out_row,

@@ -16,6 +16,7 @@ struct Panel {
   using Reg = typename V::Reg;
   static constexpr std::int64_t size = sizeof(typename V::T);
   static constexpr std::int64_t row = Width * size;  // bytes of the panel per step of depth
+  static constexpr int vectors = (Width + V::width - 1) / V::width;
 
   const std::byte* source;
   std::int64_t lane_stride, depth_stride, depth;
@@ -39,54 +40,67 @@ struct Panel {
       const std::byte* from = source + k * depth_stride;
       std::byte* to = packed + k * row;
       if (lanes == Width) {
-        unroll<Width / V::width>([&](auto i) {
-          constexpr int offset = decltype(i)::value * V::width * size;
-          V::store(to + offset, V::load(from + offset));
+        unroll<vectors>([&](auto i) {
+          constexpr int lane = decltype(i)::value * V::width;
+          copy<smaller(Width - lane, V::width)>(from + lane * size, to + lane * size);
         });
-        copy_partial(from, to, Width / V::width * V::width, Width);
       } else {
-        for (int lane = 0; lane < Width; lane += V::width) copy_partial(from, to, lane, lanes);
+        for (int lane = 0; lane < lanes; lane += V::width) {
+          const int count = smaller(lanes - lane, V::width);
+          V::store_partial(to + lane * size, V::load_partial(from + lane * size, count), count);
+        }
       }
     }
   }
 
-  // Up to a vector of lanes from `lane` on; lanes from `end` on become zero.
-  static void copy_partial(const std::byte* from, std::byte* to, int lane, int end) {
-    if (lane >= Width) return;
-    const int present = end > lane ? smaller(end - lane, V::width) : 0;
-    const Reg values = present > 0 ? V::load_partial(from + lane * size, present) : V::zero();
-    V::store_partial(to + lane * size, values, smaller(Width - lane, V::width));
+  template <int Count>
+  static void copy(const std::byte* from, std::byte* to) {
+    if constexpr (Count == V::width)
+      V::store(to, V::load(from));
+    else
+      V::store_partial(to, V::load_partial(from, Count), Count);
   }
 
-  // Depth is adjacent: square blocks are turned in registers.
+  // Depth is adjacent: square blocks are turned in registers. A small rest is not worth a whole block.
   void transpose_blocks() const {
     std::int64_t k = 0;
-    for (; k + V::width <= depth; k += V::width) {
-      unroll<(Width + V::width - 1) / V::width>([&](auto i) {
-        constexpr int first = decltype(i)::value * V::width;
-        Reg block[V::width];
-        unroll<V::width>([&](auto j) {
-          constexpr int lane = first + decltype(j)::value;
-          block[decltype(j)::value] =
-              lane < Width && lane < lanes ? V::load(source + lane * lane_stride + k * size) : V::zero();
-        });
-        transpose<V>(block);
-        unroll<V::width>([&](auto j) {
-          V::store_partial(packed + (k + decltype(j)::value) * row + first * size, block[decltype(j)::value],
-                           smaller(Width - first, V::width));
-        });
-      });
+    for (; k + V::width <= depth; k += V::width)
+      transpose_block(k, V::width, [](const std::byte* p) { return V::load(p); });
+    const int rest = static_cast<int>(depth - k);
+    if (rest * lanes <= 4 * V::width) {
+      copy_elements(k, depth);
+    } else {
+      transpose_block(k, rest, [rest](const std::byte* p) { return V::load_partial(p, rest); });
     }
-    copy_elements(k, depth);
+  }
+
+  template <class Load>
+  void transpose_block(std::int64_t k, int steps, Load&& load) const {
+    unroll<vectors>([&](auto i) {
+      constexpr int first = decltype(i)::value * V::width;
+      if (first >= lanes) return;
+      Reg block[V::width];
+      unroll<V::width>([&](auto j) {
+        constexpr int lane = first + decltype(j)::value;
+        const bool present = lane < Width && lane < lanes;
+        block[decltype(j)::value] = present ? load(source + lane * lane_stride + k * size) : V::zero();
+      });
+      transpose<V>(block);
+      unroll<V::width>([&](auto j) {
+        constexpr int step = decltype(j)::value;
+        if (step < steps)
+          V::store_partial(packed + (k + step) * row + first * size, block[step], smaller(Width - first, V::width));
+      });
+    });
   }
 
   void copy_elements(std::int64_t first, std::int64_t last) const {
     using T = typename V::T;
     for (std::int64_t k = first; k < last; ++k) {
-      for (int lane = 0; lane < Width; ++lane) {
-        const T value = lane < lanes ? load_element<T>(source + lane * lane_stride + k * depth_stride) : 0;
-        store_element<T>(packed + k * row + lane * size, value);
-      }
+      const std::byte* from = source + k * depth_stride;
+      std::byte* to = packed + k * row;
+      for (int lane = 0; lane < lanes; ++lane)
+        store_element<T>(to + lane * size, load_element<T>(from + lane * lane_stride));
     }
   }
 };

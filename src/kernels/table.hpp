@@ -13,8 +13,8 @@
 namespace transfuse {
 
 /// Packs `lanes` lanes (rows of the left or columns of the right operand) of `depth` elements into panels of the tile's
-/// width: panel p holds, for each k, the elements of lanes p·width ... side by side. Lanes missing in the last panel
-/// are zero. The panels are contiguous, so that `packed` needs ceil(lanes / width) · width · depth elements.
+/// width: panel p holds, for each k, the elements of lanes p·width ... side by side. What stands for
+/// lanes that the last panel lacks is never read. `packed` needs ceil(lanes / width) · width · depth elements.
 struct PackArguments {
   const std::byte* source;
   std::int64_t lane_stride;
@@ -24,14 +24,17 @@ struct PackArguments {
   std::byte* packed;
 };
 
-/// out[r, c] = finish(start[r, c] + sum_k left[r, k] · right[k, c]) for one block of the output. The element left[r, k]
-/// stands at left + (r / tile_rows)·left_panel + (r % tile_rows)·size + k·left_depth, so rows within a panel are
-/// adjacent, packed or not; columns of `right` likewise.
+/// An operand as the block kernel reads it, packed or in place: element k of a lane stands at
+/// data + (lane / tile)·panel_stride + (lane % tile)·item size + k·depth_stride.
+struct Panels {
+  const std::byte* data;
+  std::int64_t panel_stride;
+  std::int64_t depth_stride;
+};
+
+/// out[r, c] = finish(start[r, c] + sum_k left[r, k] · right[k, c]) for one block of the output.
 struct MatmulTBlock {
-  const std::byte* left;
-  std::int64_t left_panel, left_depth;
-  const std::byte* right;
-  std::int64_t right_panel, right_depth;
+  Panels left, right;
   std::int64_t rows, cols, depth;
   std::byte* out;
   std::int64_t out_row, out_col;  // any strides; vector stores where out_col is the element size

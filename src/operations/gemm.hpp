@@ -27,12 +27,26 @@ struct Gemm {
   Activation activation = Activation::none;
 };
 
+/// The kernels for one tier and dtype, and the tiles that they compute.
+struct GemmKernels {
+  GemmKernels(Isa isa, DType dtype);
+
+  const MatmulTKernels& kernels;
+  std::int64_t item_size;
+  int tile_rows, tile_cols;
+};
+
+/// Computes `gemm` at once, on the calling thread and its stack, if the operands that must be packed are small enough
+/// and `block_depth` is not exceeded; else does nothing and returns false. Spares small products the cost of a plan.
+bool run_small(const GemmKernels& kernels, const Gemm& gemm, std::int64_t block_depth);
+
 /// How products of one shape and layout are computed. Only the block of the depth affects rounding, so that the result
 /// is the same for every number of threads.
 class GemmPlan {
  public:
   /// With `divide`, the work is cut finely enough for many threads.
-  GemmPlan(const Gemm& gemm, Isa isa, DType dtype, const MatmulTConfig& config, bool divide);
+  GemmPlan(const GemmKernels& kernels, const Gemm& gemm, const MatmulTConstants& constants, const MatmulTConfig& config,
+           bool divide);
 
   /// Bytes of working memory that run() needs.
   std::int64_t scratch_bytes() const { return left_bytes_ + right_bytes_; }
@@ -41,12 +55,6 @@ class GemmPlan {
   void run(Team& team, const Gemm& gemm, std::byte* scratch) const;
 
  private:
-  /// An operand as the block kernel reads it.
-  struct Panels {
-    const std::byte* data;
-    std::int64_t panel_stride;  // from one panel of tile lanes to the next
-    std::int64_t depth_stride;
-  };
   /// The part of the product that is computed from one set of packed panels.
   struct Section {
     std::int64_t row, rows;
@@ -56,12 +64,8 @@ class GemmPlan {
 
   void pack(Team& team, const Gemm& gemm, const Section& section, std::byte* left, std::byte* right) const;
   void compute(Team& team, const Gemm& gemm, const Section& section, const Panels& left, const Panels& right) const;
-  Panels panels(const Gemm::Operand& operand, std::int64_t lane, const Section& section, const std::byte* packed,
-                int tile) const;
 
-  const MatmulTKernels* kernels_;
-  std::int64_t item_size_;
-  int tile_rows_, tile_cols_;
+  GemmKernels kernels_;
   std::int64_t block_rows_, block_cols_, block_depth_;  // one chunk of work
   std::int64_t panel_rows_, panel_cols_;                // one section
   bool pack_left_, pack_right_;

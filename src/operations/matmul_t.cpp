@@ -195,6 +195,11 @@ void run_matmul_t(const MatmulTCall& call, const TensorView& out, const MatmulTO
   Task task = make_task(call, out, options);
   Gemm& gemm = task.gemm;
 
+  const MatmulTConfig config = choose_config(call, isa, options);
+  const GemmKernels kernels(isa, call.a.dtype);
+  const bool copy_bias = gemm.bias_col != 0 && gemm.bias_col != size;
+  if (call.work() < kParallelWork && call.batch == 1 && !copy_bias && run_small(kernels, gemm, config.block_k)) return;
+
   int threads = 1;
   if (call.work() >= kParallelWork)
     threads = usable_threads(options.num_threads > 0 ? options.num_threads : default_threads().count);
@@ -204,9 +209,8 @@ void run_matmul_t(const MatmulTCall& call, const TensorView& out, const MatmulTO
   const std::int64_t group = ceil_divide(kChunkWork, matrix_work);  // matrices per chunk
   const std::int64_t groups = ceil_divide(call.batch, group);
   if (!together) threads = static_cast<int>(std::min<std::int64_t>(threads, groups));
-  const GemmPlan plan(gemm, isa, call.a.dtype, choose_config(call, isa, options), together && threads > 1);
+  const GemmPlan plan(kernels, gemm, matmul_t_constants(isa, call.a.dtype), config, together && threads > 1);
 
-  const bool copy_bias = gemm.bias_col != 0 && gemm.bias_col != size;
   const std::int64_t bias_bytes = copy_bias ? round_up(gemm.cols * size, 64) : 0;
   const std::int64_t plan_bytes = plan.scratch_bytes();
   const Scratch scratch(bias_bytes + plan_bytes * (together ? 1 : threads));
