@@ -1,7 +1,7 @@
 """How close matmul_t comes to this machine's arithmetic limit, per tier, dtype and thread count; and what a call costs.
 
-Each line's limit is measured next to it: rounds of fused multiply-adds in registers and rounds of the product alternate,
-and the medians are compared. Run it on an idle machine.
+Each line's limit is measured next to it: rounds of fused multiply-adds in registers and rounds of the product
+alternate, and the medians are compared. Run it on an idle machine.
 """
 
 import argparse

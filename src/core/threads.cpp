@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <fstream>
 #include <memory>
+#include <sstream>
 #include <string>
 
 namespace transfuse {
@@ -23,7 +25,7 @@ std::optional<double> read_v2_quota(const std::filesystem::path& folder) {
   std::string quota;
   double period = 0;
   if (!(std::ifstream(folder / "cpu.max") >> quota >> period) || quota == "max" || period <= 0) return std::nullopt;
-  return std::atof(quota.c_str()) / period;
+  return std::strtod(quota.c_str(), nullptr) / period;
 }
 
 std::optional<double> read_v1_quota(const std::filesystem::path& folder) {
@@ -48,6 +50,13 @@ std::optional<double> least_quota(const std::filesystem::path& top, const std::f
   return least;
 }
 
+bool lists_cpu(const std::string& controllers) {
+  std::istringstream names(controllers);
+  for (std::string name; std::getline(names, name, ',');)
+    if (name == "cpu") return true;
+  return false;
+}
+
 }  // namespace
 
 // Each line of /proc/self/cgroup is "id:controllers:path"; the controllers are empty for cgroup v2.
@@ -59,12 +68,12 @@ std::optional<int> cgroup_cpus(const std::filesystem::path& root) {
     const auto first = line.find(':');
     const auto second = line.find(':', first + 1);
     if (first == std::string::npos || second == std::string::npos) continue;
-    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+    const std::string controllers = line.substr(first + 1, second - first - 1);
     const std::string path = line.substr(second + 1);
     std::optional<double> quota;
-    if (controllers == ",,") {
+    if (controllers.empty()) {
       quota = least_quota(mount, path, read_v2_quota);
-    } else if (controllers.find(",cpu,") != std::string::npos) {
+    } else if (lists_cpu(controllers)) {
       quota = least_quota(mount / "cpu", path, read_v1_quota);
     }
     if (quota && (!least || *quota < *least)) least = quota;

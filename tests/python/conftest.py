@@ -1,0 +1,32 @@
+"""Fixtures of the whole suite."""
+
+import numpy as np
+import pytest
+
+from transfuse import _core
+
+
+@pytest.fixture
+def rng():
+    """A generator that gives the same numbers on every run."""
+    return np.random.default_rng(20240817)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    """Both element types."""
+    return np.dtype(request.param)
+
+
+@pytest.fixture(params=_core.available_isas())
+def tier(request):
+    """Every tier that this machine can run."""
+    return request.param
+
+
+@pytest.fixture
+def tuned():
+    """The registry of tuned configurations, empty before and after the test."""
+    _core.clear_tuned()
+    yield _core
+    _core.clear_tuned()

@@ -1,0 +1,178 @@
+"""Sizes that do not fit, memory that runs out, and references that must not leak."""
+
+import gc
+import sys
+import weakref
+
+import numpy as np
+import pytest
+from oracle import normal
+from processes import run_python
+from producers import DLPackProducer, InterfaceProducer
+
+import transfuse
+
+
+def broadcast(dtype, *shape):
+    """An array of any size in the memory of one element."""
+    return np.broadcast_to(np.ones((), dtype), shape)
+
+
+@pytest.mark.parametrize(
+    ("shape_a", "shape_b"),
+    [
+        ((1 << 33, 1), (1, 1 << 33)),
+        ((1 << 31, 1), (1, 1 << 30)),
+        ((1 << 20, 1 << 20, 1), (1 << 20, 1, 1 << 20)),
+        ((1 << 20, 1, 1 << 10, 1), (1 << 20, 1, 1 << 20)),
+        ((3037000500, 1), (1, 3037000500)),
+        ((1 << 62, 1), (1, 1 << 62)),
+    ],
+    ids=str,
+)
+def test_results_beyond_64_bits(dtype, shape_a, shape_b):
+    a, b = broadcast(dtype, *shape_a), broadcast(dtype, *shape_b)
+    for out in (None, np.ones((2, 2), dtype)):
+        with pytest.raises(ValueError, match=r"^matmul_t: a and b: the result would have shape .* more bytes"):
+            transfuse.matmul_t(a, b, out=out)
+
+
+def test_results_beyond_the_memory(dtype):
+    with pytest.raises(MemoryError):
+        transfuse.matmul_t(broadcast(dtype, 1 << 24, 1), broadcast(dtype, 1, 1 << 24))
+
+
+def test_large_sizes_of_an_empty_result(dtype):
+    result = transfuse.matmul_t(broadcast(dtype, 1 << 40, 5, 0), broadcast(dtype, 0, 0))
+    assert result.shape == (1 << 40, 0, 5)
+    # Whether NumPy can hold the shape at all is for NumPy to say.
+    with pytest.raises(ValueError, match="too big"):
+        transfuse.matmul_t(broadcast(dtype, 1 << 62, 1, 0), broadcast(dtype, 0, 0).repeat(0, axis=0))
+    with pytest.raises(ValueError, match="too big"):
+        np.empty((1 << 62, 0, 1), dtype)
+
+
+@pytest.mark.parametrize("batch", ["", "2, "])
+def test_working_memory_runs_out(batch):
+    program = f"""
+        import resource
+        import numpy as np, transfuse
+        a = np.ones(({batch}16384, 64)).swapaxes(-1, -2)
+        b = np.ones(({batch}64, 16384)).swapaxes(-1, -2)
+        out = np.full(({batch}64, 64), 7.0)
+        call = lambda: transfuse.matmul_t(a, b, out=out, num_threads=1, config={{"block_k": 1 << 14}})
+        size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 20), resource.RLIM_INFINITY))
+        try:
+            call()
+        except MemoryError as error:
+            message = str(error)
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        print(message)
+        assert (out == 7).all()
+        assert call() is out
+        assert (out == 16384).all()
+    """
+    assert run_python(program).stdout == "matmul_t: not enough memory for the working buffers\n"
+
+
+def test_working_memory_is_bounded():
+    # 256 MiB of operands; what a call keeps or needs beside them is far less.
+    program = """
+        import resource
+        import numpy as np, transfuse
+        a, b = np.ones((1 << 20, 32), np.float32), np.ones((32, 1 << 20), np.float32).T.copy().T
+        out = np.ones((1 << 20, 1), np.float32)
+        size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + (32 << 20), resource.RLIM_INFINITY))
+        transfuse.matmul_t(a[:1], b, out=out, num_threads=1)
+        transfuse.matmul_t(b.T, a[:1].T, out=out.T, num_threads=1)
+        print(out.sum() / (1 << 20))
+    """
+    assert run_python(program).stdout == "32.0\n"
+
+
+def calls(rng):
+    """Calls of every kind, the failing ones included."""
+    a, b, bias = (normal(rng, shape, np.float32) for shape in [(3, 4), (4, 5), (5,)])
+    out = np.empty((5, 3), np.float32)
+    good = {
+        "plain": lambda: transfuse.matmul_t(a, b),
+        "options": lambda: transfuse.matmul_t(
+            a, b, out=out, bias=bias, activation="gelu", num_threads=2, config={"block_k": 2, "isa": "scalar"}
+        ),
+        "large": lambda: transfuse.matmul_t(a.repeat(60, axis=0), b.repeat(60, axis=1)),
+        "dlpack": lambda: transfuse.matmul_t(dlpack, dlpack_b, bias=old_dlpack_bias),
+        "interface": lambda: transfuse.matmul_t(interface, b),
+    }
+    dlpack, dlpack_b = DLPackProducer(a), DLPackProducer(b)
+    old_dlpack_bias = DLPackProducer(bias, version=None)
+    interface = InterfaceProducer(a)
+    bad_arguments = {
+        "no array": ([1], b, {}),
+        "rank": (a[0], b, {}),
+        "inner": (a, a, {}),
+        "dtype": (a, b.astype(int), {}),
+        "mixed": (dlpack, b.astype(float), {}),
+        "device": (DLPackProducer(a, device_type=2), b, {}),
+        "version": (a, DLPackProducer(b, version=(3, 0)), {}),
+        "code": (DLPackProducer(a, code=0), b, {}),
+        "interface": (InterfaceProducer(a, typestr="<V2"), b, {}),
+        "out": (a, b, {"out": a}),
+        "out type": (a, b, {"out": [1]}),
+        "bias": (dlpack, dlpack_b, {"bias": a}),
+        "activation": (a, b, {"activation": "step"}),
+        "threads": (a, b, {"num_threads": 0}),
+        "config": (a, b, {"config": {"block": 1}}),
+        "config value": (a, b, {"config": {"block_k": 1 << 40}}),
+        "keyword": (a, b, {"bais": bias}),
+        "too large": (broadcast(np.float32, 1 << 33, 1), broadcast(np.float32, 1, 1 << 33), {}),
+    }
+
+    def failing(first, second, options):
+        def call():
+            with pytest.raises((TypeError, ValueError)):
+                transfuse.matmul_t(first, second, **options)
+
+        return call
+
+    return good | {f"bad {name}": failing(*arguments) for name, arguments in bad_arguments.items()}
+
+
+def test_nothing_leaks(rng):
+    for name, call in calls(rng).items():
+        for _ in range(5):
+            call()
+        gc.collect()
+        before = sys.getallocatedblocks()
+        for _ in range(100):
+            call()
+        gc.collect()
+        leaked = sys.getallocatedblocks() - before
+        # The test's own producers keep the structures that they handed out: none of ours, but counted too.
+        assert leaked < 50, f"{name}: {leaked} blocks in 100 calls"
+
+
+def test_references_to_arguments(rng, dtype):
+    a, b, bias = normal(rng, (3, 4), dtype), normal(rng, (4, 5), dtype), normal(rng, 5, dtype)
+    out = np.empty((5, 3), dtype)
+    config, isa = {"block_k": 3}, "relu"
+    objects = (a, b, bias, out, config, isa)
+    before = [sys.getrefcount(item) for item in objects]
+    for _ in range(50):
+        transfuse.matmul_t(a, b, out=out, bias=bias, activation=isa, config=config)
+        with pytest.raises(ValueError, match="num_threads"):
+            transfuse.matmul_t(a, b, out=out, bias=bias, activation=isa, config=config, num_threads=0)
+        with pytest.raises(ValueError, match="a and b"):
+            transfuse.matmul_t(a, a, out=out, bias=bias)
+        with pytest.raises(ValueError, match="out"):
+            transfuse.matmul_t(a, b, out=b, bias=bias)
+    assert [sys.getrefcount(item) for item in objects] == before
+
+
+def test_the_result_belongs_to_the_caller(rng, dtype):
+    result = transfuse.matmul_t(normal(rng, (3, 4), dtype), normal(rng, (4, 5), dtype))
+    assert sys.getrefcount(result) == sys.getrefcount(np.empty(3)) + 1  # the variable
+    gone = weakref.ref(result)
+    del result
+    assert gone() is None
