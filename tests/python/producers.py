@@ -50,7 +50,7 @@ class DLPackProducer:
     def __init__(self, array, *, version=(1, 0), flags=0, strides=(), **fields):
         self.array = array
         self.handed_out = self.destroyed = 0
-        self.requests = []
+        self.last_request = None
         self._version, self._flags = version, flags
         strides = [stride // array.itemsize for stride in array.strides] if strides == () else strides
         self._shape = (ctypes.c_int64 * array.ndim)(*array.shape)
@@ -63,10 +63,11 @@ class DLPackProducer:
             "bits": 8 * array.itemsize,
             "lanes": 1,
         } | fields
-        self._alive = []
+        self._alive = {}
         self._destructor = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(self._destroy)
 
-    def _destroy(self, _capsule):
+    def _destroy(self, capsule):
+        del self._alive[capsule]
         self.destroyed += 1
 
     def _capsule(self, managed, name):
@@ -76,15 +77,16 @@ class DLPackProducer:
             tensor.strides = ctypes.cast(self._strides, ctypes.POINTER(ctypes.c_int64))
         for field, value in self._fields.items():
             setattr(tensor, field, value)
-        self._alive.append(managed)
         self.handed_out += 1
-        return _new_capsule(ctypes.addressof(managed), name, ctypes.cast(self._destructor, ctypes.c_void_p))
+        capsule = _new_capsule(ctypes.addressof(managed), name, ctypes.cast(self._destructor, ctypes.c_void_p))
+        self._alive[id(capsule)] = managed
+        return capsule
 
     def __dlpack_device__(self):
         return self._fields["device_type"], 0
 
     def __dlpack__(self, **options):
-        self.requests.append(options)
+        self.last_request = options
         if self._version is None:
             if options:
                 raise TypeError("unexpected keyword")

@@ -63,6 +63,16 @@ def test_fork_of_a_child():
     """)
 
 
+def test_commands_started_by_a_child():
+    # Popen forks where it has something to do between fork and exec.
+    run("""
+        import subprocess, sys
+        assert right()
+        assert fork(lambda: child() and subprocess.run(["true"], preexec_fn=lambda: None).returncode == 0) == 0
+        print("done")
+    """)
+
+
 def test_fork_during_calls_of_other_threads():
     run("""
         stop = threading.Event()
@@ -86,6 +96,7 @@ def test_fork_with_tuned_configurations():
         from transfuse import _core
         _core.set_tuned("matmul_t", "scalar", "float32", (1, 300, 200, 250), {"block_k": 7})
         def body():
+            signal.alarm(60)
             _core.set_tuned("matmul_t", "scalar", "float32", (1, 1, 1, 1), {"block_k": 7})
             return child() and _core.find_tuned("matmul_t", "scalar", "float32", (1, 300, 200, 250)) == {"block_k": 7}
         assert right()

@@ -51,7 +51,7 @@ def test_cpu():
     ("tier", "needs"),
     [
         ("avx2", ["avx2", "fma", "f16c"]),
-        ("avx512", ["avx2", "fma", "f16c"] + [f"avx512_{x}" for x in "f bw dq vl".split()]),
+        ("avx512", ["avx2", "fma", "f16c"] + [f"avx512_{x}" for x in ["f", "bw", "dq", "vl"]]),
     ],
 )
 def test_tiers_follow_from_the_features(tier, needs):
@@ -164,9 +164,9 @@ def test_plain_text_when_piped(arguments, columns):
 
 def test_nothing_is_lost_on_a_narrow_terminal():
     narrow = run_module("info", environment={"COLUMNS": "40"}).stdout
-    folded = "".join(narrow.split())
-    for part in (transfuse.info()["wisdom"], transfuse.info()["openmp"]["runtime"], "".join(_core.cpu_model().split())):
-        assert "".join(part.split()) in folded or all(piece in folded for piece in part.split("/") if len(piece) < 12)
+    values = "".join(line[12:].strip() for line in narrow.splitlines())  # without the column of names
+    for path in (transfuse.info()["wisdom"], transfuse.info()["openmp"]["runtime"]):
+        assert path in values
 
 
 def test_json_is_for_machines_whatever_the_terminal():

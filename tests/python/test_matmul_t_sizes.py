@@ -35,18 +35,16 @@ def test_primes_at_tile_edges(rng, dtype):
 
 @pytest.mark.parametrize(
     ("m", "k", "n"),
-    [(1, 20000, 1), (20000, 1, 1), (1, 1, 20000), (3, 4099, 5), (1, 1000, 1000), (1000, 1000, 1), (521, 523, 509)],
+    [(1, 20000, 1), (20000, 1, 1), (1, 1, 20000), (3, 4099, 5), (1, 1000, 1000), (1000, 1000, 1), (521, 263, 257)],
 )
 def test_long_and_thin(rng, dtype, m, k, n):
-    if dtype == np.float64 and m * k * n > 10**8:
-        pytest.skip("the reference is too slow")
     check(rng, dtype, m, k, n)
 
 
 def test_long_sums_of_one_sign(rng):
     # Here a plain running sum loses digits that a blocked one keeps, as NumPy's does.
-    a = rng.random((2, 1_000_000), np.float32)
-    b = rng.random((1_000_000, 3), np.float32)
+    a = rng.random((2, 300_000), np.float32)
+    b = rng.random((300_000, 3), np.float32)
     assert_accurate(transfuse.matmul_t(a, b), a, b)
 
 

@@ -23,10 +23,10 @@ def broadcast(dtype, *shape):
     [
         ((1 << 33, 1), (1, 1 << 33)),
         ((1 << 31, 1), (1, 1 << 30)),
-        ((1 << 20, 1 << 20, 1), (1 << 20, 1, 1 << 20)),
+        ((1 << 21, 1 << 20, 1), (1 << 21, 1, 1 << 20)),
         ((1 << 20, 1, 1 << 10, 1), (1 << 20, 1, 1 << 20)),
         ((3037000500, 1), (1, 3037000500)),
-        ((1 << 62, 1), (1, 1 << 62)),
+        ((1 << 59, 1), (1, 1 << 59)),
     ],
     ids=str,
 )
@@ -131,8 +131,11 @@ def calls(rng):
 
     def failing(first, second, options):
         def call():
-            with pytest.raises((TypeError, ValueError)):
+            try:
                 transfuse.matmul_t(first, second, **options)
+            except (TypeError, ValueError):
+                return
+            raise AssertionError("expected an error")
 
         return call
 
@@ -141,16 +144,15 @@ def calls(rng):
 
 def test_nothing_leaks(rng):
     for name, call in calls(rng).items():
-        for _ in range(5):
-            call()
-        gc.collect()
-        before = sys.getallocatedblocks()
-        for _ in range(100):
-            call()
-        gc.collect()
-        leaked = sys.getallocatedblocks() - before
-        # The test's own producers keep the structures that they handed out: none of ours, but counted too.
-        assert leaked < 50, f"{name}: {leaked} blocks in 100 calls"
+        grown = []
+        for _ in range(4):  # the interpreter's own caches grow now and then, a leak does every time
+            gc.collect()
+            before = sys.getallocatedblocks()
+            for _ in range(100):
+                call()
+            gc.collect()
+            grown.append(sys.getallocatedblocks() - before)
+        assert min(grown) < 50, f"{name}: {grown} blocks in 100 calls each"
 
 
 def test_references_to_arguments(rng, dtype):
@@ -172,7 +174,8 @@ def test_references_to_arguments(rng, dtype):
 
 def test_the_result_belongs_to_the_caller(rng, dtype):
     result = transfuse.matmul_t(normal(rng, (3, 4), dtype), normal(rng, (4, 5), dtype))
-    assert sys.getrefcount(result) == sys.getrefcount(np.empty(3)) + 1  # the variable
+    fresh = np.empty(3)
+    assert sys.getrefcount(result) == sys.getrefcount(fresh)
     gone = weakref.ref(result)
     del result
     assert gone() is None

@@ -41,7 +41,7 @@ def matmul(a, b):
     return np.swapaxes(transfuse.matmul_t(a, b), -1, -2)
 
 
-def gemm(a, b, c=None, *, alpha=1.0, beta=1.0, transA=0, transB=0):  # noqa: N803
+def gemm(a, b, c=None, *, alpha=1.0, beta=1.0, transA=0, transB=0):
     """alpha·A'·B' + beta·C. The transpositions are views; C is a bias where it is one row."""
     a = alpha * a if alpha != 1 else a
     a = a.T if transA else a
