@@ -20,7 +20,8 @@ enum class Activation : std::uint8_t {
 };
 
 /// Cache blocking of matmul_t. 0 means: the tuned value, else the default of the constants table. Only block_k affects
-/// rounding: sums are accumulated over block_k terms at a time.
+/// rounding: sums are accumulated over block_k terms at a time. (For an `out` whose rows are adjacent, block_m and
+/// block_n change places.)
 struct MatmulTConfig {
   std::int64_t block_m = 0;  ///< columns of the output that one piece of work computes, 1...2^20
   std::int64_t block_n = 0;  ///< rows of the output that one piece of work computes, 1...2^20
@@ -28,11 +29,11 @@ struct MatmulTConfig {
 };
 
 struct MatmulTOptions {
-  std::optional<ConstTensorView> bias;  ///< (N,), same dtype
+  std::optional<ConstTensorView> bias = std::nullopt;  ///< (N,), same dtype
   Activation activation = Activation::none;
-  int num_threads = 0;  ///< 0 = default_threads()
-  std::optional<Isa> isa;
-  MatmulTConfig config;
+  int num_threads = 0;                    ///< 0 = default_threads()
+  std::optional<Isa> isa = std::nullopt;  ///< default: current_isa()
+  MatmulTConfig config = {};
 };
 
 /// The shape of the result: (..., N, M), batch dimensions broadcast as in numpy.matmul.
@@ -48,7 +49,7 @@ Shape matmul_t_shape(const ConstTensorView& a, const ConstTensorView& b);
 /// \throws ValueError, TypeError (dtypes differ), std::bad_alloc; `out` is untouched then.
 ///
 /// The result is bitwise the same for every number of threads. Extra memory: at most 8 MiB, or 8 MiB
-/// a thread for a batch of small matrices.
+/// a thread for a batch of small matrices (and a copy of the bias where it and `out` are not contiguous).
 ///
 /// \code
 ///   const std::int64_t shape_a[] = {2, 3}, strides_a[] = {12, 4};   // bytes

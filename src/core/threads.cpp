@@ -24,8 +24,10 @@ std::atomic<bool> forked_child{false};
 std::optional<double> read_v2_quota(const std::filesystem::path& folder) {
   std::string quota;
   double period = 0;
-  if (!(std::ifstream(folder / "cpu.max") >> quota >> period) || quota == "max" || period <= 0) return std::nullopt;
-  return std::strtod(quota.c_str(), nullptr) / period;
+  if (!(std::ifstream(folder / "cpu.max") >> quota >> period) || period <= 0) return std::nullopt;
+  const double limit = std::strtod(quota.c_str(), nullptr);  // 0 for "max"
+  if (limit <= 0) return std::nullopt;
+  return limit / period;
 }
 
 std::optional<double> read_v1_quota(const std::filesystem::path& folder) {

@@ -16,14 +16,10 @@ typename V::Reg relu(typename V::Reg x) {
   return V::max(V::zero(), x);
 }
 
-/// x·Φ(x), Φ(x) = ½(1 + erf(x/√2)), by way of erfc, which keeps the relative accuracy of the left tail: Φ(x) is
-/// ½erfc(|x|/√2) left of zero and 1 less that right of it.
+/// x·Φ(x), Φ(x) = ½(1 + erf(x/√2)), by way of the tail Φ(-|x|), which keeps the relative accuracy left of zero.
 template <class V>
 typename V::Reg gelu(typename V::Reg x) {
-  using T = typename V::T;
-  const auto magnitude = V::max(V::sub(V::zero(), x), x);
-  const auto tail =
-      V::mul(V::fill(T(0.5)), erfc_nonnegative<V>(V::mul(magnitude, V::fill(T(0.70710678118654752440L)))));
+  const auto tail = normal_tail<V>(V::max(V::sub(V::zero(), x), x));
   return V::mul(x, V::select_negative(x, tail, V::sub(V::fill(1), tail)));
 }
 

@@ -91,25 +91,27 @@ typename V::Reg exp(typename V::Reg x) {
   }
 }
 
-/// The complementary error function of z >= 0 (or NaN).
+/// Φ(-x) = ½erfc(x/√2) for x >= 0 (or NaN): the tail of the normal distribution, within a few ulp however far out. The
+/// exponent is taken from x itself, because the rounding of x/√2 would count x² times.
 template <class V>
-typename V::Reg erfc_nonnegative(typename V::Reg z) {
+typename V::Reg normal_tail(typename V::Reg x) {
   using T = typename V::T;
-  if constexpr (V::width == 1) {
-    if constexpr (sizeof(T) == 4) return __builtin_erfcf(z);
-    return static_cast<T>(__builtin_erfc(z));
+  if constexpr (V::width == 1) {  // in the next wider type
+    if constexpr (sizeof(T) == 4) return static_cast<T>(0.5 * __builtin_erfc(x * 0.70710678118654752440));
+    return static_cast<T>(0.5L * __builtin_erfcl(x * 0.70710678118654752440L));
   } else {
     using C = ErfcConstants<T>;
-    const auto clamped = V::min(V::fill(C::highest), z);
-    const auto centre = V::fill(C::centre);
     const auto one = V::fill(1);
-    const auto t = V::div(V::sub(clamped, centre), V::add(clamped, centre));
-    const auto scaled = V::div(polynomial<V>(t, C::scaled), V::add(V::add(clamped, clamped), one));
-    // e^(-z²) = e^square · e^rest, where square + rest is -z² to twice the precision, and e^rest = 1 + rest.
-    const auto negated = V::sub(V::zero(), clamped);
-    const auto square = V::mul(negated, clamped);
-    const auto rest = V::fma(negated, clamped, V::sub(V::zero(), square));
-    return V::mul(scaled, V::mul(exp<V>(square), V::add(one, rest)));
+    const auto centre = V::fill(C::centre);
+    const auto clamped = V::min(V::fill(C::highest * T(1.41421356237309504880)), x);
+    const auto z = V::mul(clamped, V::fill(T(0.70710678118654752440)));
+    const auto t = V::div(V::sub(z, centre), V::add(z, centre));
+    const auto scaled = V::div(polynomial<V>(t, C::scaled), V::add(V::add(z, z), one));
+    // e^(-x²/2) = e^square · e^rest, where square + rest is -x²/2 to twice the precision, and e^rest = 1 + rest.
+    const auto half = V::mul(V::fill(T(-0.5)), clamped);
+    const auto square = V::mul(half, clamped);
+    const auto rest = V::fma(half, clamped, V::sub(V::zero(), square));
+    return V::mul(V::mul(V::fill(T(0.5)), scaled), V::mul(exp<V>(square), V::add(one, rest)));
   }
 }
 

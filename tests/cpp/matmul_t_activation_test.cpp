@@ -50,9 +50,7 @@ Wide<T> allowance(Activation activation, Wide<T> x, Wide<T> expected) {
   // 2. The rounding of u counts |2u|-fold in e^(-2u).
   const Wide<T> exponent = activation == Activation::gelu_tanh ? -2 * gelu_tanh_argument(x) : -x;
   if (activation == Activation::gelu_tanh && exponent > 0) ulps += 4 * exponent;
-  // 3. So does the rounding of x/√2, x²-fold, in the tail of gelu.
-  if (activation == Activation::gelu && x < 0) ulps += std::min<Wide<T>>(2 * x * x, 3000);
-  // 4. Where e^(-x) overflows, the result is 0 instead of something tiny.
+  // 3. Where e^(-x) overflows, the result is 0 instead of something tiny.
   if (activation != Activation::gelu && exponent > std::log(Wide<T>(Limits::max()))) absolute += std::fabs(expected);
   return ulps * ulp<T>(expected) + absolute;
 }

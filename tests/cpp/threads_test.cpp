@@ -96,7 +96,8 @@ TEST_F(CgroupTest, NothingThere) {
 }
 
 TEST_F(CgroupTest, Garbage) {
-  for (const char* text : {"", "\n", "100000", "100000 0\n", "100000 -5\n", "100000 x\n", "\xff\xfe"}) {
+  for (const char* text :
+       {"", "\n", "100000", "100000 0\n", "100000 -5\n", "100000 x\n", "x 100000\n", "-5 100000\n", "\xff\xfe 3 3"}) {
     write_v2(text);
     EXPECT_EQ(cpus(), std::nullopt) << '"' << text << '"';
   }
