@@ -28,9 +28,10 @@ std::string type_name(PyObject* object) {
 
 std::string text_of(PyObject* object) {
   const Object text = Object::checked(PyObject_Str(object));
-  const char* utf8 = PyUnicode_AsUTF8(text.get());
+  Py_ssize_t size = 0;
+  const char* utf8 = PyUnicode_AsUTF8AndSize(text.get(), &size);
   if (utf8 == nullptr) throw ErrorSet{};
-  return utf8;
+  return {utf8, static_cast<std::size_t>(size)};
 }
 
 void set_python_error(const char* function) noexcept {

@@ -1,5 +1,6 @@
 #include "bindings/array.hpp"
 
+#include <algorithm>
 #include <optional>
 
 #include "bindings/dlpack.hpp"
@@ -100,6 +101,9 @@ void InputArray::read_foreign(PyObject* object, const char* argument) {
   if (!read_dlpack(object, argument) && !read_array_interface(object, argument)) refuse_object(object, argument);
   view_.shape = shape_;
   view_.strides = strides_;
+  const bool empty = std::find(shape_.begin(), shape_.end(), 0) != shape_.end();
+  if (view_.data == nullptr && !empty)  // tensors that only describe a shape, as while a graph is traced
+    throw TypeError(std::string(argument) + ": expected an array with memory, got " + type_name(object) + " without");
 }
 
 bool InputArray::read_dlpack(PyObject* object, const char* argument) {

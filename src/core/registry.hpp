@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <shared_mutex>
@@ -42,9 +43,11 @@ class Registry {
     empty_.store(true, std::memory_order_release);
   }
 
-  /// For fork(): held across it, so that no child inherits a registry in the middle of a change.
-  void lock() { mutex_.lock(); }
-  void unlock() { mutex_.unlock(); }
+  /// Around fork(): held across it, so that no child inherits a registry in the middle of a change. The child makes the
+  /// lock anew, because it has no thread that could release what the parent's thread holds.
+  void before_fork() { mutex_.lock(); }
+  void after_fork_in_parent() { mutex_.unlock(); }
+  void after_fork_in_child() { std::construct_at(&mutex_); }
 
  private:
   using Key = std::array<std::uint8_t, Sizes + 2>;

@@ -11,8 +11,8 @@ namespace {
 Registry<MatmulTConfig, 4>& matmul_t_registry() {
   static auto* const registry = [] {
     auto* created = new Registry<MatmulTConfig, 4>;  // never destroyed: a thread may still call at exit
-    pthread_atfork([] { matmul_t_registry().lock(); }, [] { matmul_t_registry().unlock(); },
-                   [] { matmul_t_registry().unlock(); });
+    pthread_atfork([] { matmul_t_registry().before_fork(); }, [] { matmul_t_registry().after_fork_in_parent(); },
+                   [] { matmul_t_registry().after_fork_in_child(); });
     return created;
   }();
   return *registry;

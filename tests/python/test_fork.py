@@ -19,7 +19,7 @@ def right():
     return all((transfuse.matmul_t(a, b, num_threads=n) == expected).all() for n in (None, 1, 2, 8))
 
 def child():
-    signal.alarm(60)  # a child that hangs dies, and its exit code tells
+    signal.alarm(30)  # a child that hangs dies, and its exit code tells
     default = transfuse.info()["threads"]
     return right() and default == {"default": 1, "source": "forked process"}
 
@@ -96,7 +96,7 @@ def test_fork_with_tuned_configurations():
         from transfuse import _core
         _core.set_tuned("matmul_t", "scalar", "float32", (1, 300, 200, 250), {"block_k": 7})
         def body():
-            signal.alarm(60)
+            signal.alarm(30)
             _core.set_tuned("matmul_t", "scalar", "float32", (1, 1, 1, 1), {"block_k": 7})
             return child() and _core.find_tuned("matmul_t", "scalar", "float32", (1, 300, 200, 250)) == {"block_k": 7}
         assert right()
@@ -123,7 +123,7 @@ def test_multiprocessing_processes():
 def test_multiprocessing_pool():
     run("""
         def work(n):
-            signal.alarm(60)
+            signal.alarm(30)
             return float(transfuse.matmul_t(a[:n], b).sum())
         assert right()
         with multiprocessing.get_context("fork").Pool(2) as pool:

@@ -120,7 +120,8 @@ def test_concurrent_changes_of_the_registry(tuned):
 
 
 def test_other_threads_run_during_a_long_call(rng):
-    # While the lock is held nobody else can count. A single switch may fall between the call and the reading.
+    # While the lock is held nobody else can count. The scheduler may let the counter run between the reading and the
+    # call, but not in most of the calls.
     a = normal(rng, (1024, 1024), np.float64)
     ticks, stop = 0, threading.Event()
 
@@ -132,18 +133,16 @@ def test_other_threads_run_during_a_long_call(rng):
 
     counter = threading.Thread(target=count)
     counter.start()
+    seen = []
     try:
-        most = 0
-        for _ in range(20):
+        for _ in range(9):
             before = ticks
             transfuse.matmul_t(a, a, num_threads=1)
-            most = max(most, ticks - before)
-            if most > 10:
-                break
+            seen.append(ticks - before)
     finally:
         stop.set()
         counter.join()
-    assert most > 10
+    assert np.median(seen) > 10, seen
 
 
 def test_the_default_respects_the_affinity():
