@@ -1,20 +1,28 @@
 """The scope that forces an instruction-set tier."""
 
 import contextlib
+import threading
 
 from transfuse import _core
+
+
+class _Entered(threading.local):
+    """The tiers that a thread had before it entered a scope: several threads may be inside the same one."""
+
+    def __init__(self) -> None:
+        self.previous: list[str | None] = []
 
 
 class _IsaScope(contextlib.ContextDecorator):
     def __init__(self, name: str) -> None:
         self._name = name
-        self._previous: list[str | None] = []
+        self._entered = _Entered()
 
     def __enter__(self) -> None:
-        self._previous.append(_core.set_thread_isa(self._name))
+        self._entered.previous.append(_core.set_thread_isa(self._name))
 
     def __exit__(self, *exception: object) -> None:
-        _core.set_thread_isa(self._previous.pop())
+        _core.set_thread_isa(self._entered.previous.pop())
 
 
 def isa(name: str) -> contextlib.ContextDecorator:

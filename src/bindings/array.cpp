@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <span>
 
 #include "bindings/dlpack.hpp"
 #include "core/arithmetic.hpp"
@@ -44,9 +45,23 @@ void refuse_masked_array(PyObject* object, const char* argument) {
                     "; pass its .filled(value)");
 }
 
+/// \throws ErrorSet if it has no truth value
+bool is_true(PyObject* object) {
+  const int truth = PyObject_IsTrue(object);
+  if (truth < 0) throw ErrorSet{};
+  return truth == 1;
+}
+
+/// A tensor whose memory holds the negated values, which DLPack cannot say: the imaginary part of a lazy conjugate.
+void refuse_negative_bit(PyObject* object, const char* argument) {
+  const Object is_negative = find_attribute(object, "is_neg");
+  if (is_negative && is_true(Object::checked(PyObject_CallNoArgs(is_negative.get())).get()))
+    throw TypeError(std::string(argument) + ": got a tensor with the negative bit set; pass its .resolve_neg()");
+}
+
 void refuse_gradient(PyObject* object, const char* argument) {
   const Object requires_grad = find_attribute(object, "requires_grad");
-  if (requires_grad && PyObject_IsTrue(requires_grad.get()) == 1)
+  if (requires_grad && is_true(requires_grad.get()))
     throw TypeError(std::string(argument) +
                     ": got a tensor that requires grad; use the differentiable functions of transfuse.torch, or pass "
                     "its .detach()");
@@ -65,7 +80,9 @@ Object call_dlpack(const Object& method) {
 }
 
 /// The exception that is set, as text; clears it.
+/// \throws ErrorSet if it is one that no caller should hide: out of memory, or an interrupt
 std::string take_error() {
+  if (PyErr_ExceptionMatches(PyExc_Exception) == 0 || PyErr_ExceptionMatches(PyExc_MemoryError) != 0) throw ErrorSet{};
   PyObject* type = nullptr;
   PyObject* value = nullptr;
   PyObject* traceback = nullptr;
@@ -97,25 +114,28 @@ InputArray::InputArray(PyObject* object, const char* argument) {
 }
 
 void InputArray::read_foreign(PyObject* object, const char* argument) {
+  if (PyType_Check(object)) refuse_object(object, argument);
   refuse_gradient(object, argument);
+  refuse_negative_bit(object, argument);
   if (!read_dlpack(object, argument) && !read_array_interface(object, argument)) refuse_object(object, argument);
   view_.shape = shape_;
   view_.strides = strides_;
-  const bool empty = std::find(shape_.begin(), shape_.end(), 0) != shape_.end();
-  if (view_.data == nullptr && !empty)  // tensors that only describe a shape, as while a graph is traced
-    throw TypeError(std::string(argument) + ": expected an array with memory, got " + type_name(object) + " without");
 }
 
 bool InputArray::read_dlpack(PyObject* object, const char* argument) {
   const Object method = find_attribute(object, "__dlpack__");
   const Object get_device = find_attribute(object, "__dlpack_device__");
-  if (!method || !get_device || PyType_Check(object)) return false;
+  if (!method || !get_device) return false;
 
   const Object device(PyObject_CallNoArgs(get_device.get()));
   if (!device) throw TypeError(std::string(argument) + ": DLPack says " + take_error());
   int device_type = 0;
   int device_id = 0;
-  if (PyArg_ParseTuple(device.get(), "ii", &device_type, &device_id) == 0) throw ErrorSet{};
+  if (!PyTuple_Check(device.get()))
+    throw TypeError(std::string(argument) + ": expected a tuple from __dlpack_device__, got " +
+                    type_name(device.get()));
+  if (PyArg_ParseTuple(device.get(), "ii", &device_type, &device_id) == 0)
+    throw TypeError(std::string(argument) + ": __dlpack_device__: " + take_error());
   if (device_type != dlpack::kCpu)
     throw TypeError(std::string(argument) + ": expected an array in the CPU's memory, got DLPack device type " +
                     std::to_string(device_type));
@@ -144,6 +164,10 @@ bool InputArray::read_dlpack(PyObject* object, const char* argument) {
     throw ValueError(std::string(argument) + ": expected at most " + std::to_string(kMaxRank) + " dimensions, got " +
                      std::to_string(tensor->rank));
   // The capsule keeps its name: so its own destructor, when owner_ lets it go, returns the memory to the producer.
+  const std::span<const std::int64_t> sizes(tensor->shape, static_cast<std::size_t>(tensor->rank));
+  if (tensor->data == nullptr && std::ranges::find(sizes, 0) == sizes.end())
+    throw TypeError(std::string(argument) + ": expected an array with memory, got " + type_name(object) +
+                    " whose data pointer is null");
   view_.data = static_cast<const std::byte*>(tensor->data) + tensor->byte_offset;
   view_.dtype = dtype.bits == 32 ? DType::float32 : DType::float64;
   shape_.assign(tensor->shape, tensor->shape + tensor->rank);
@@ -158,7 +182,7 @@ bool InputArray::read_dlpack(PyObject* object, const char* argument) {
 
 // NumPy reads the interface; what comes back is a view of the same memory.
 bool InputArray::read_array_interface(PyObject* object, const char* argument) {
-  if (PyType_Check(object) || !find_attribute(object, "__array_interface__")) return false;
+  if (!find_attribute(object, "__array_interface__")) return false;
   PyObject* array = PyArray_FromInterface(object);
   if (array == Py_NotImplemented || array == nullptr) {
     if (array == nullptr) throw TypeError(std::string(argument) + ": __array_interface__: " + take_error());

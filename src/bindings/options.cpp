@@ -30,10 +30,10 @@ std::string read_string(PyObject* object, const std::string& argument) {
   return text_of(object);
 }
 
-/// As a dict: config may be any mapping.
+/// A dict of its own: config may be any mapping, and reading its values may run code that changes it.
 Object as_dict(PyObject* object) {
-  if (PyDict_Check(object)) return Object::borrowed(object);
-  if (!find_attribute(object, "keys")) throw TypeError("config: expected a mapping or None, got " + type_name(object));
+  if (PyType_Check(object) || !find_attribute(object, "keys"))
+    throw TypeError("config: expected a mapping or None, got " + type_name(object));
   Object dict = Object::checked(PyDict_New());
   if (PyDict_Update(dict.get(), object) != 0) throw ErrorSet{};
   return dict;

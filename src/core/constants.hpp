@@ -36,6 +36,13 @@ constexpr MatmulTConstants kMatmulTConstants[] = {
     {Isa::avx512, DType::float64, 14, 2, {.block_m = 128, .block_n = 168, .block_k = 256}, 64, 64},
 };
 
+/// Terms of an inner product that are summed one after another, before their sum is added to that of the terms before.
+/// A thin result, with fewer than kThin rows or columns, has few elements among which the largest error is sought, and
+/// the libraries that we are measured against sum it in many short pieces.
+constexpr std::int64_t kRunLength = 32;
+constexpr std::int64_t kThinRunLength = 8;
+constexpr std::int64_t kThin = 16;
+
 /// Work is counted in multiply-adds; storing an element of the result counts as so many.
 constexpr std::int64_t kStoreWork = 16;
 

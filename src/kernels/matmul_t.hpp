@@ -17,6 +17,7 @@ struct Tile {
   const std::byte* right;
   std::int64_t right_depth;
   std::int64_t depth;
+  std::int64_t run_length;
   std::byte* out;
   std::int64_t out_row;  // columns are adjacent
   int last_cols;         // columns in the last vector, when it is partial
@@ -49,20 +50,31 @@ void compute_tile(const Tile& t) {
       return V::load(p + column * vector);
   };
 
-  each([&](Reg& s, auto, auto) __attribute__((always_inline)) { s = V::zero(); });
-
+  // Terms are summed in runs, and the runs' sums with each other: few terms meet a sum much larger than they are.
+  alignas(64) std::byte total[Rows][Vecs * vector];
+  const auto total_of = [&](auto r, auto c) __attribute__((always_inline)) {
+    return total[decltype(r)::value] + decltype(c)::value * vector;
+  };
   const std::byte* left = t.left;
   const std::byte* right = t.right;
-  for (std::int64_t k = 0; k < t.depth; ++k, left += t.left_depth, right += t.right_depth) {
-    Reg columns[Vecs];
-    unroll<Vecs>([&](auto c) __attribute__((always_inline)) { columns[decltype(c)::value] = load(right, c); });
-    unroll<Rows>([&](auto r) __attribute__((always_inline)) {
-      const Reg row = V::broadcast(left + decltype(r)::value * size);
-      unroll<Vecs>([&](auto c) __attribute__((always_inline)) {
-        Reg& s = sum[decltype(r)::value][decltype(c)::value];
-        s = V::fma(row, columns[decltype(c)::value], s);
+  for (std::int64_t first = 0;; first += t.run_length) {
+    const std::int64_t last = first + t.run_length < t.depth ? first + t.run_length : t.depth;
+    each([&](Reg& s, auto, auto) __attribute__((always_inline)) { s = V::zero(); });
+    for (std::int64_t k = first; k < last; ++k, left += t.left_depth, right += t.right_depth) {
+      Reg columns[Vecs];
+      unroll<Vecs>([&](auto c) __attribute__((always_inline)) { columns[decltype(c)::value] = load(right, c); });
+      unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+        const Reg row = V::broadcast(left + decltype(r)::value * size);
+        unroll<Vecs>([&](auto c) __attribute__((always_inline)) {
+          Reg& s = sum[decltype(r)::value][decltype(c)::value];
+          s = V::fma(row, columns[decltype(c)::value], s);
+        });
       });
-    });
+    }
+    if (first > 0)
+      each([&](Reg& s, auto r, auto c) __attribute__((always_inline)) { s = V::add(V::load(total_of(r, c)), s); });
+    if (last == t.depth) break;
+    each([&](Reg& s, auto r, auto c) __attribute__((always_inline)) { V::store(total_of(r, c), s); });
   }
 
   const auto out = [&](auto r) __attribute__((always_inline)) { return t.out + decltype(r)::value * t.out_row; };
@@ -127,6 +139,7 @@ struct MatmulT {
                         .right = b.right.data + c / tile_cols * b.right.panel_stride,
                         .right_depth = b.right.depth_stride,
                         .depth = b.depth,
+                        .run_length = b.run_length,
                         .out = b.out + r * b.out_row + c * b.out_col,
                         .out_row = b.out_row,
                         .last_cols = (cols - 1) % V::width + 1,

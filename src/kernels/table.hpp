@@ -36,6 +36,7 @@ struct Panels {
 struct MatmulTBlock {
   Panels left, right;
   std::int64_t rows, cols, depth;
+  std::int64_t run_length;  // so many terms are summed one after another
   std::byte* out;
   std::int64_t out_row, out_col;  // any strides; vector stores where out_col is the element size
   bool accumulate;                // start is out[r, c], else 0

@@ -60,6 +60,7 @@ MatmulTBlock make_block(const Gemm& gemm, const Panels& left, const Panels& righ
           .rows = rows,
           .cols = cols,
           .depth = depth,
+          .run_length = std::min(gemm.rows, gemm.cols) < kThin ? kThinRunLength : kRunLength,
           .out = gemm.out + row * gemm.out_row + col * gemm.out_col,
           .out_row = gemm.out_row,
           .out_col = gemm.out_col,
