@@ -1,10 +1,12 @@
 """How close matmul_t comes to this machine's arithmetic limit, per tier, dtype and thread count; and what a call costs.
 
-Each line's limit is measured next to it: rounds of fused multiply-adds in registers and rounds of the product
-alternate, and the medians are compared. Run it on an idle machine.
+Each product is timed next to its limit, rounds of fused multiply-adds in registers. The rounds go over all lines of the
+table again and again, so that a slow minute of the machine falls on all of them; medians are shown. Run it on an idle
+machine.
 """
 
 import argparse
+import random
 import statistics
 import time
 import timeit
@@ -33,25 +35,28 @@ def calls_for(function):
     return max(1, round(SECONDS_PER_SAMPLE / seconds(function, 3)))
 
 
-def measure(size, dtype, isa, threads):
-    """The product's GFLOP/s and the limit's, as medians over alternating rounds."""
-    generator = np.random.default_rng(0)
-    a = generator.standard_normal((size, size)).astype(dtype)
-    b = generator.standard_normal((size, size)).astype(dtype)
-    out = np.empty((size, size), dtype)
-    config = {"isa": isa}
+class Line:
+    """A line of the table: samples of the product's GFLOP/s and of the limit's."""
 
-    def product():
-        transfuse.matmul_t(a, b, out=out, num_threads=threads, config=config)
+    def __init__(self, isa, dtype, threads, size):
+        self.key = (isa, dtype, threads, size)
+        self.samples = []
+        generator = np.random.default_rng(0)
+        self._a, self._b = generator.standard_normal((2, size, size)).astype(dtype)
+        self._out = np.empty((size, size), dtype)
+        self._calls = calls_for(self._product)
 
-    def limit():
+    def _product(self):
+        isa, _, threads, _ = self.key
+        transfuse.matmul_t(self._a, self._b, out=self._out, num_threads=threads, config={"isa": isa})
+
+    def sample(self):
+        """Time the product, then the limit."""
+        isa, dtype, threads, size = self.key
+        product = 2e-9 * size**3 / seconds(self._product, self._calls)
         start = time.perf_counter()
-        operations = _core.fma_probe(isa, dtype, threads, 500_000)
-        return operations / (time.perf_counter() - start) / 1e9
-
-    calls = calls_for(product)
-    pairs = [(2e-9 * size**3 / seconds(product, calls), limit()) for _ in range(ROUNDS)]
-    return (statistics.median(column) for column in zip(*pairs, strict=True))
+        operations = _core.fma_probe(isa, dtype, threads, 200_000)
+        self.samples.append((product, operations / (time.perf_counter() - start) / 1e9))
 
 
 def call_nanoseconds(statement):
@@ -69,18 +74,26 @@ def main():
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     arguments = parser.parse_args()
 
+    lines = [
+        Line(isa, dtype, threads, size)
+        for isa in transfuse.info()["isa"]["available"]
+        for dtype in ("float32", "float64")
+        for threads in arguments.threads
+        for size in arguments.sizes
+        if isa != "scalar" or size <= 512  # larger ones take minutes
+    ]
+    for _ in range(ROUNDS):
+        for line in random.sample(lines, len(lines)):
+            line.sample()
+
     table = rich.table.Table(title="matmul_t against the FMA peak")
     for column in ("tier", "dtype", "threads", "M = K = N", "GFLOP/s", "peak GFLOP/s", "share"):
         table.add_column(column, justify="left" if column in ("tier", "dtype") else "right")
-    for isa in transfuse.info()["isa"]["available"]:
-        for dtype in ("float32", "float64"):
-            for threads in arguments.threads:
-                for size in arguments.sizes:
-                    if isa == "scalar" and size > 512:
-                        continue  # minutes
-                    product, limit = measure(size, dtype, isa, threads)
-                    share = f"{product / limit:.0%}"
-                    table.add_row(isa, dtype, str(threads), f"{size}³", f"{product:.1f}", f"{limit:.1f}", share)
+    for line in lines:
+        isa, dtype, threads, size = line.key
+        product, limit = (statistics.median(column) for column in zip(*line.samples, strict=True))
+        share = statistics.median(product / limit for product, limit in line.samples)
+        table.add_row(isa, dtype, str(threads), f"{size}³", f"{product:.1f}", f"{limit:.1f}", f"{share:.0%}")
     console = rich.console.Console()
     console.print(table)
     console.print(f"call on 4×4, result allocated: {call_nanoseconds('matmul_t(a, b)'):.0f} ns")
