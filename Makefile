@@ -11,10 +11,12 @@
 PYTHON ?= python3
 TORCH_SPEC ?= torch
 EXTRAS ?= test
-CMAKE_FLAGS ?=
+CMAKE_FLAGS ?= -DTRANSFUSE_WERROR=OFF
 
 VENV := .venv
 BIN := $(VENV)/bin
+comma := ,
+PACKAGE := $(VENV)/package-$(subst $(comma),-,$(EXTRAS))
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(shell find src include cmake python -type f -not -path '*/__pycache__/*' 2>/dev/null) CMakeLists.txt pyproject.toml
 
@@ -28,10 +30,10 @@ test-cpp: $(VENV)/tools
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build --preset release
 	PATH="$(CURDIR)/$(BIN):$$PATH" ctest --preset release
 
-test-python: $(VENV)/package
+test-python: $(PACKAGE)
 	$(BIN)/python -m pytest
 
-bench: $(VENV)/package
+bench: $(PACKAGE)
 	$(BIN)/python benchmarks/matmul_t_limits.py
 
 format: $(VENV)/tools
@@ -48,7 +50,7 @@ $(VENV)/tools: constraints.txt tools/require_system.sh
 	$(PIP) install --quiet -c constraints.txt cmake ninja
 	@touch $@
 
-$(VENV)/package: $(VENV)/tools $(SOURCES)
+$(PACKAGE): $(VENV)/tools $(SOURCES)
 	$(PIP) install --quiet -c constraints.txt "$(TORCH_SPEC)"
 	$(PIP) install --quiet -c constraints.txt ".[$(EXTRAS)]"
 	@touch $@

@@ -17,7 +17,7 @@ class _SupportsArrayInterface(Protocol):
 _Array: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 _ArrayLike: TypeAlias = _Array | _SupportsDLPack | _SupportsArrayInterface
 _Activation: TypeAlias = Literal["relu", "gelu", "gelu_tanh", "silu"]
-_Sizes: TypeAlias = tuple[int, int, int, int]
+_Sizes: TypeAlias = tuple[int, int, int, int]  # batch, m, k, n
 
 __version__: Final[str]
 COMPILER: Final[str]

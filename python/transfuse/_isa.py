@@ -34,6 +34,8 @@ def isa(name: str) -> contextlib.ContextDecorator:
 
     Raises
     ------
+    TypeError
+        The name is no str.
     ValueError
         This machine cannot run the tier, or there is no such tier. The message lists those that exist.
 
@@ -44,5 +46,7 @@ def isa(name: str) -> contextlib.ContextDecorator:
     ...     transfuse.info()["isa"]["current"]
     'scalar'
     """
+    if not isinstance(name, str):
+        raise TypeError(f"isa: expected a str, got {type(name).__name__}")
     _core.require_isa(name)
     return _IsaScope(name)

@@ -110,7 +110,24 @@ InputArray::InputArray(PyObject* object, const char* argument) {
   if (!PyArray_CheckExact(object)) refuse_masked_array(object, argument);
   auto* array = reinterpret_cast<PyArrayObject*>(object);
   if (!supported_dtype(array)) throw TypeError(expected_dtype(argument, dtype_text(array)));
-  view_ = view_of(array);
+  copy_dimensions(array, argument);
+}
+
+void InputArray::set_rank(int rank, const char* argument) {
+  if (rank > kMaxRank)
+    throw ValueError(std::string(argument) + ": expected at most " + std::to_string(kMaxRank) + " dimensions, got " +
+                     std::to_string(rank));
+  view_.shape = {shape_, static_cast<std::size_t>(rank)};
+  view_.strides = {strides_, static_cast<std::size_t>(rank)};
+}
+
+void InputArray::copy_dimensions(PyArrayObject* array, const char* argument) {
+  const TensorView view = view_of(array);
+  view_.data = view.data;
+  view_.dtype = view.dtype;
+  set_rank(view.rank(), argument);
+  std::ranges::copy(view.shape, shape_);
+  std::ranges::copy(view.strides, strides_);
 }
 
 void InputArray::read_foreign(PyObject* object, const char* argument) {
@@ -118,8 +135,6 @@ void InputArray::read_foreign(PyObject* object, const char* argument) {
   refuse_gradient(object, argument);
   refuse_negative_bit(object, argument);
   if (!read_dlpack(object, argument) && !read_array_interface(object, argument)) refuse_object(object, argument);
-  view_.shape = shape_;
-  view_.strides = strides_;
 }
 
 bool InputArray::read_dlpack(PyObject* object, const char* argument) {
@@ -160,9 +175,7 @@ bool InputArray::read_dlpack(PyObject* object, const char* argument) {
     const Object named = find_attribute(object, "dtype");
     throw TypeError(expected_dtype(argument, named ? text_of(named.get()) : "another DLPack type"));
   }
-  if (tensor->rank > kMaxRank)
-    throw ValueError(std::string(argument) + ": expected at most " + std::to_string(kMaxRank) + " dimensions, got " +
-                     std::to_string(tensor->rank));
+  set_rank(tensor->rank, argument);
   // The capsule keeps its name: so its own destructor, when owner_ lets it go, returns the memory to the producer.
   const std::span<const std::int64_t> sizes(tensor->shape, static_cast<std::size_t>(tensor->rank));
   if (tensor->data == nullptr && std::ranges::find(sizes, 0) == sizes.end())
@@ -170,10 +183,9 @@ bool InputArray::read_dlpack(PyObject* object, const char* argument) {
                     " whose data pointer is null");
   view_.data = static_cast<const std::byte*>(tensor->data) + tensor->byte_offset;
   view_.dtype = dtype.bits == 32 ? DType::float32 : DType::float64;
-  shape_.assign(tensor->shape, tensor->shape + tensor->rank);
-  strides_.resize(shape_.size());
+  std::ranges::copy(sizes, shape_);
   std::int64_t next = item_size(view_.dtype);
-  for (std::size_t i = shape_.size(); i-- > 0;) {
+  for (std::size_t i = sizes.size(); i-- > 0;) {
     strides_[i] = tensor->strides != nullptr ? tensor->strides[i] * item_size(view_.dtype) : next;
     next = saturating_multiply(next, shape_[i]);
   }
@@ -192,10 +204,7 @@ bool InputArray::read_array_interface(PyObject* object, const char* argument) {
   owner_ = Object(array);
   auto* ndarray = reinterpret_cast<PyArrayObject*>(array);
   if (!supported_dtype(ndarray)) throw TypeError(expected_dtype(argument, dtype_text(ndarray)));
-  const TensorView view = view_of(ndarray);
-  view_ = view;
-  shape_.assign(view.shape.begin(), view.shape.end());
-  strides_.assign(view.strides.begin(), view.strides.end());
+  copy_dimensions(ndarray, argument);
   return true;
 }
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "bindings/python.hpp"
 #include "transfuse/tensor.hpp"
@@ -26,9 +25,14 @@ class InputArray {
   bool read_dlpack(PyObject* object, const char* argument);
   bool read_array_interface(PyObject* object, const char* argument);
 
+  /// Room for the dimensions, whose number is known now. They are copied, because reading the next argument may run
+  /// Python code that reshapes the array of this one.
+  void set_rank(int rank, const char* argument);
+  void copy_dimensions(PyArrayObject* array, const char* argument);
+
   ConstTensorView view_;
   Object owner_;  // keeps borrowed memory alive
-  std::vector<std::int64_t> shape_, strides_;
+  std::int64_t shape_[kMaxRank], strides_[kMaxRank];
 };
 
 /// The view of an `out` argument. \throws TypeError if it is no ndarray, ValueError if it is read-only or of no

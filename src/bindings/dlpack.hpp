@@ -8,7 +8,6 @@ namespace transfuse::dlpack {
 
 inline constexpr std::int32_t kCpu = 1;
 inline constexpr std::uint8_t kFloat = 2;
-inline constexpr std::uint64_t kReadOnly = 1;
 
 struct Device {
   std::int32_t type;

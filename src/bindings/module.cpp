@@ -90,7 +90,11 @@ MatmulTProblem read_problem(const std::string& operation, const Sizes& sizes) {
 void define_machine(py::module_& m) {
   constexpr Isa built[] = {Isa::scalar, Isa::avx2, Isa::avx512};
   m.attr("__version__") = TRANSFUSE_VERSION;
+#ifdef __clang__
+  m.attr("COMPILER") = __VERSION__;
+#else
   m.attr("COMPILER") = "GCC " __VERSION__;
+#endif
   m.attr("BUILT_ISAS") = isa_names(built);
   m.def("available_isas", [] { return isa_names(available_isas()); });
   m.def("current_isa", [] { return name(current_isa()); });
@@ -119,8 +123,10 @@ void define_tuned(py::module_& m) {
       "set_tuned",
       [](const std::string& operation, const std::string& isa, const std::string& dtype, const Sizes& sizes,
          const py::dict& config) {
-        set_tuned(require_isa(isa, "isa"), read_dtype(dtype), read_problem(operation, sizes),
-                  read_config<MatmulTConfig>(config.ptr()).parameters);
+        const auto entry = read_config<MatmulTConfig>(config.ptr());
+        if (entry.isa || entry.threads != 0)
+          throw ValueError("config: a tuned configuration sets neither 'isa' nor 'threads'");
+        set_tuned(require_isa(isa, "isa"), read_dtype(dtype), read_problem(operation, sizes), entry.parameters);
       },
       py::arg("operation"), py::arg("isa"), py::arg("dtype"), py::arg("sizes"), py::arg("config"));
   m.def(
@@ -145,7 +151,7 @@ PYBIND11_MODULE(_core, m) {
   using namespace transfuse::python;
   if (_import_array() < 0) throw py::error_already_set();
 
-  py::register_exception_translator([](std::exception_ptr error) {
+  py::register_local_exception_translator([](std::exception_ptr error) {
     try {
       std::rethrow_exception(error);
     } catch (const transfuse::TypeError& e) {

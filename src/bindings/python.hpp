@@ -7,6 +7,7 @@
 #define NO_IMPORT_ARRAY
 #endif
 #include <numpy/arrayobject.h>
+#include <unistd.h>
 
 #include <string>
 #include <utility>
@@ -48,7 +49,15 @@ class Object {
 class ReleasedLock {
  public:
   ReleasedLock() : state_(PyEval_SaveThread()) {}
-  ~ReleasedLock() { PyEval_RestoreThread(state_); }
+  // While the interpreter ends, Python before 3.14 unwinds a daemon thread that asks for the lock back. The references
+  // of the frames above must not be given up without the lock, so the thread waits here for the process to end.
+  ~ReleasedLock() {
+    try {
+      PyEval_RestoreThread(state_);
+    } catch (...) {
+      for (;;) pause();
+    }
+  }
   ReleasedLock(const ReleasedLock&) = delete;
   ReleasedLock& operator=(const ReleasedLock&) = delete;
 

@@ -65,6 +65,7 @@ class Team {
   int loop_ = 0;  // counts the loops, alike on all threads
 };
 
+/// A body may throw only inside for_each(): other threads would wait for it there.
 /// Runs body(team) on each of up to `threads` threads. There is no parallel region for one thread, inside another
 /// region, or in a forked child; then body runs once, on the calling thread.
 void run_team(int threads, void (*body)(void* context, Team& team), void* context);

@@ -63,7 +63,7 @@ struct Task {
 };
 
 /// (A·B)ᵀ = Bᵀ·Aᵀ: left is Bᵀ, right is Aᵀ, and columns of the output are adjacent in memory. An `out` whose *rows* are
-/// adjacent is computed as the transpose, A·B.
+/// adjacent, a single column among them, is computed as the transpose, A·B.
 Task make_task(const MatmulTCall& call, const TensorView& out, const MatmulTOptions& options) {
   const std::int64_t size = item_size(call.a.dtype);
   const auto stride = [&](const ConstTensorView& view, int axis) {
@@ -84,7 +84,7 @@ Task make_task(const MatmulTCall& call, const TensorView& out, const MatmulTOpti
     gemm.bias = options.bias->data;
     gemm.bias_row = options.bias->strides[0];
   }
-  const bool exchange = gemm.out_col != size && gemm.out_row == size;
+  const bool exchange = gemm.out_row == size && (gemm.out_col != size || gemm.cols == 1);
   if (exchange) {
     std::swap(gemm.rows, gemm.cols);
     std::swap(gemm.left, gemm.right);
@@ -180,8 +180,10 @@ void check_matmul_t_out(const MatmulTCall& call, const TensorView& out, const Ma
     throw ValueError(std::string("out: expected dtype ") + name(call.a.dtype) + ", got " + name(out.dtype));
   if (!std::ranges::equal(out.shape, call.out_shape.span()))
     throw ValueError("out: expected shape " + to_text(call.out_shape.span()) + ", got " + to_text(out.shape));
-  if (overlaps_itself(out) != Overlap::no)
-    throw ValueError("out: expected elements that do not share memory with each other, got strides " +
+  const Overlap overlap = overlaps_itself(out);
+  if (overlap != Overlap::no)
+    throw ValueError(std::string("out: expected elements that do not share memory with each other, ") +
+                     (overlap == Overlap::yes ? "got" : "which is too hard to decide for") + " strides " +
                      to_text(out.strides));
   require_disjoint(out, call.a, "a");
   require_disjoint(out, call.b, "b");

@@ -1,5 +1,7 @@
 """Inputs through DLPack and __array_interface__, from producers good and bad."""
 
+import warnings
+
 import numpy as np
 import pytest
 from oracle import assert_accurate, integers, normal, product
@@ -251,3 +253,19 @@ def test_dlpack_comes_before_the_interface(rng, dtype, b):
 
     array = integers(rng, (3, 4), dtype)
     np.testing.assert_array_equal(transfuse.matmul_t(Both(array), b), product(array, b))
+
+
+def test_a_producer_that_reshapes_another_argument(dtype):
+    a, b = np.ones((30, 40), dtype), np.ones((40, 5), dtype)
+
+    class Reshaping(DLPackProducer):
+        """Gives `a` another shape while `b` is read."""
+
+        def __dlpack__(self, **keywords):
+            a.shape = a.size
+            return super().__dlpack__(**keywords)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # NumPy 2.5 would rather not have shapes set
+        result = transfuse.matmul_t(a, Reshaping(b))
+    np.testing.assert_array_equal(result, np.full((5, 30), 40))

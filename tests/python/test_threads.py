@@ -161,3 +161,18 @@ def test_the_default_respects_openmp():
         print(transfuse.info()["threads"])
     """
     assert run_python(program, environment={"OMP_NUM_THREADS": "1"}).stdout == "{'default': 1, 'source': 'OpenMP'}\n"
+
+
+def test_daemon_threads_at_the_end_of_the_interpreter():
+    run_python("""
+        import threading, time
+        import numpy as np, transfuse
+        a = np.ones((700, 700), np.float32)
+        def work():
+            out = np.empty_like(a)
+            while True:
+                transfuse.matmul_t(a, a, out=out, num_threads=1)
+        for _ in range(3):
+            threading.Thread(target=work, daemon=True).start()
+        time.sleep(0.3)
+    """)
