@@ -1,15 +1,18 @@
 # The commands of the project. Everything happens in .venv and build/; nothing is installed into your Python.
 #
-#   make test     build, then run the C++ and the Python tests
-#   make bench    print this machine's limits and how close matmul_t comes to them
-#   make format   format the sources
-#   make clean    remove what the others made
+#   make demo       compare the kernels with NumPy, PyTorch and Numba on a few shapes, and draw a picture
+#   make test       build, then run the C++ and the Python tests
+#   make bench      print this machine's limits and how close matmul_t comes to them
+#   make notebooks  execute the notebooks anew (half an hour)
+#   make format     format the sources
+#   make clean      remove what the others made
 #
 # PYTHON chooses the interpreter, TORCH_SPEC where PyTorch comes from (a requirement such as torch==2.13.0+cpu, or the
-# path of a wheel), EXTRAS the extras to install, CMAKE_FLAGS what else CMake should know.
+# path of a wheel; by default the PyTorch that PYTHON already has, else pip's choice), EXTRAS the extras that the tests
+# install, CMAKE_FLAGS what else CMake should know.
 
 PYTHON ?= python3
-TORCH_SPEC ?= torch
+TORCH_SPEC ?=
 EXTRAS ?= test
 CMAKE_FLAGS ?= -DTRANSFUSE_WERROR=OFF
 
@@ -18,9 +21,13 @@ BIN := $(VENV)/bin
 comma := ,
 PACKAGE := $(VENV)/package-$(subst $(comma),-,$(EXTRAS))
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet -c $(VENV)/constraints.txt
 SOURCES := $(shell find src include cmake python -type f -not -path '*/__pycache__/*' 2>/dev/null) CMakeLists.txt pyproject.toml
 
-.PHONY: test test-cpp test-python bench format clean
+.PHONY: demo test test-cpp test-python bench notebooks format clean
+
+demo: $(VENV)/package-bench
+	$(BIN)/transfuse demo
 
 test: test-cpp test-python
 
@@ -33,12 +40,15 @@ test-cpp: $(VENV)/tools
 test-python: $(PACKAGE)
 	$(BIN)/python -m pytest
 
-bench: $(PACKAGE)
+bench: $(VENV)/package-bench
 	$(BIN)/python benchmarks/matmul_t_limits.py
 
+notebooks: $(VENV)/package-test-peers
+	$(BIN)/python -m pytest --nbmake --overwrite --nbmake-timeout=3600 notebooks
+
 format: $(VENV)/tools
-	$(PIP) install --quiet -c constraints.txt clang-format ruff
-	$(BIN)/ruff format python tests tools benchmarks
+	$(INSTALL) clang-format ruff
+	$(BIN)/ruff format .
 	git ls-files '*.cpp' '*.hpp' | xargs $(BIN)/clang-format -i
 
 clean:
@@ -46,11 +56,11 @@ clean:
 
 $(VENV)/tools: constraints.txt tools/require_system.sh
 	@tools/require_system.sh "$(PYTHON)"
-	"$(PYTHON)" -m venv $(VENV)
-	$(PIP) install --quiet -c constraints.txt cmake ninja
+	tools/create_venv.sh "$(PYTHON)" $(VENV) "$(TORCH_SPEC)"
+	$(INSTALL) cmake ninja
 	@touch $@
 
-$(PACKAGE): $(VENV)/tools $(SOURCES)
-	$(PIP) install --quiet -c constraints.txt "$(TORCH_SPEC)"
-	$(PIP) install --quiet -c constraints.txt ".[$(EXTRAS)]"
+$(VENV)/package-%: $(VENV)/tools $(SOURCES)
+	$(INSTALL) "$(or $(TORCH_SPEC),torch)"
+	$(INSTALL) ".[$(subst -,$(comma),$*)]"
 	@touch $@

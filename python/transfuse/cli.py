@@ -1,4 +1,4 @@
-"""The command line: ``transfuse info``."""
+"""The command line: ``transfuse info``, ``demo`` and ``bench``."""
 
 import json
 from typing import Annotated
@@ -8,8 +8,11 @@ import rich.table
 import typer
 
 import transfuse
+from transfuse.bench import commands
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Fused transformer kernels for CPUs.")
+app.add_typer(commands.app, name="bench")
+app.command()(commands.demo)
 
 
 @app.callback(invoke_without_command=True)

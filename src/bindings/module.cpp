@@ -5,12 +5,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <atomic>
-
 #include "bindings/operations.hpp"
 #include "bindings/options.hpp"
-#include "core/parallel.hpp"
-#include "kernels/table.hpp"
+#include "bindings/probes.hpp"
 #include "transfuse/cpu.hpp"
 #include "transfuse/error.hpp"
 #include "transfuse/threads.hpp"
@@ -63,21 +60,6 @@ std::string openmp_library() {
   return found && info.dli_fname != nullptr ? info.dli_fname : "";
 }
 
-DType read_dtype(const std::string& text) {
-  for (DType dtype : {DType::float32, DType::float64})
-    if (text == name(dtype)) return dtype;
-  throw ValueError("dtype: expected 'float32' or 'float64', got '" + text + "'");
-}
-
-/// Runs the probe of a tier on each of `threads` threads at once; returns the operations done.
-std::int64_t fma_probe(const std::string& isa_name, const std::string& dtype_name, int threads, std::int64_t rounds) {
-  const auto probe = kernels(require_isa(isa_name, "isa")).fma_probe[static_cast<int>(read_dtype(dtype_name))];
-  const ReleasedLock released;
-  std::atomic<std::int64_t> operations{0};
-  parallel_for(threads, threads, [&](std::int64_t) { operations += probe(rounds); });
-  return operations;
-}
-
 using Sizes = std::array<std::int64_t, 4>;
 
 MatmulTProblem read_problem(const std::string& operation, const Sizes& sizes) {
@@ -115,7 +97,6 @@ void define_machine(py::module_& m) {
     return py::make_tuple(threads.count, threads.source);
   });
   m.def("openmp_library", &openmp_library);
-  m.def("fma_probe", &fma_probe, py::arg("isa"), py::arg("dtype"), py::arg("threads"), py::arg("rounds"));
 }
 
 void define_tuned(py::module_& m) {
@@ -166,5 +147,6 @@ PYBIND11_MODULE(_core, m) {
   static PyMethodDef methods[] = {matmul_t_method(), {nullptr, nullptr, 0, nullptr}};
   if (PyModule_AddFunctions(m.ptr(), methods) != 0) throw py::error_already_set();
   define_machine(m);
+  define_probes(m);
   define_tuned(m);
 }

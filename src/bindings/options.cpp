@@ -63,6 +63,12 @@ Isa read_isa(PyObject* object, const char* argument) {
   return require_isa(name, argument);
 }
 
+DType read_dtype(const std::string& text) {
+  for (DType dtype : {DType::float32, DType::float64})
+    if (text == name(dtype)) return dtype;
+  throw ValueError("dtype: expected 'float32' or 'float64', got '" + text + "'");
+}
+
 template <class Config>
 ConfigArgument<Config> read_config(PyObject* object) {
   ConfigArgument<Config> result;

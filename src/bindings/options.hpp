@@ -22,6 +22,9 @@ int read_threads(PyObject* object, const char* argument);
 /// The name of a tier that this machine can run. \throws TypeError, ValueError naming `argument`
 Isa read_isa(PyObject* object, const char* argument);
 
+/// \throws ValueError
+DType read_dtype(const std::string& text);
+
 /// What a `config` argument says: the parameters of the operation, and what every operation understands.
 template <class Config>
 struct ConfigArgument {

@@ -9,6 +9,7 @@ namespace transfuse::avx512 {
 constinit const KernelTable table{
     .matmul_t = {matmul_t_kernels<Vec<float>>, matmul_t_kernels<Vec<double>>},
     .fma_probe = {fma_probe<Vec<float>>, fma_probe<Vec<double>>},
+    .memory_probe = memory_probe<Vec<float>>,
 };
 
 }  // namespace transfuse::avx512

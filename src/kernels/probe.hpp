@@ -1,8 +1,9 @@
-// The arithmetic limit of one core.
+// The limits of one core: arithmetic and memory.
 #pragma once
 
 #include <cstdint>
 
+#include "kernels/table.hpp"
 #include "simd/unroll.hpp"
 
 namespace transfuse {
@@ -24,6 +25,28 @@ std::int64_t fma_probe(std::int64_t rounds) {
     });
   }
   return rounds * chains * V::width * 2;
+}
+
+template <class V>
+void memory_probe(const MemoryProbe& p) {
+  constexpr std::int64_t line = 64;
+  constexpr int step = V::width * static_cast<int>(sizeof(typename V::T));
+  for (std::int64_t at = 0; at + line <= p.read_bytes; at += line)
+    unroll<line / step>([&](auto i) __attribute__((always_inline)) {
+      asm volatile("" : : "x"(V::load(p.read + at + decltype(i)::value * step)));  // nobody else wants the value
+    });
+  const auto value = V::fill(1);
+  const auto aligned = -reinterpret_cast<std::uintptr_t>(p.write) % line;
+  const auto write = [&](auto store) __attribute__((always_inline)) {
+    for (auto at = static_cast<std::int64_t>(aligned); at + line <= p.write_bytes; at += line)
+      unroll<line / step>(
+          [&](auto i) __attribute__((always_inline)) { store(p.write + at + decltype(i)::value * step, value); });
+  };
+  if (p.stream) {
+    write([](std::byte* to, auto v) __attribute__((always_inline)) { V::stream(to, v); });
+  } else {
+    write([](std::byte* to, auto v) __attribute__((always_inline)) { V::store(to, v); });
+  }
 }
 
 }  // namespace

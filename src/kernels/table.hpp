@@ -56,9 +56,20 @@ struct MatmulTKernels {
 /// add in the scalar tier) and returns how many floating-point operations that were.
 using FmaProbe = std::int64_t (*)(std::int64_t rounds);
 
+/// The memory limit: reads one piece of memory and then writes another, whole cache lines only. `stream` writes past
+/// the caches, which is faster where the memory does not fit them.
+struct MemoryProbe {
+  const std::byte* read;
+  std::int64_t read_bytes;
+  std::byte* write;
+  std::int64_t write_bytes;
+  bool stream;
+};
+
 struct KernelTable {
   MatmulTKernels matmul_t[kDTypeCount];
   FmaProbe fma_probe[kDTypeCount];
+  void (*memory_probe)(const MemoryProbe&);
 };
 
 namespace scalar {

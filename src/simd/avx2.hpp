@@ -32,6 +32,7 @@ struct Vec<float> {
   static Reg broadcast(const void* p) { return fill(load_element<T>(p)); }
   static Reg load(const void* p) { return _mm256_loadu_ps(static_cast<const T*>(p)); }
   static void store(void* p, Reg v) { _mm256_storeu_ps(static_cast<T*>(p), v); }
+  static void stream(void* p, Reg v) { _mm256_stream_ps(static_cast<T*>(p), v); }
   static Reg load_partial(const void* p, int count) {
     const __m256i mask = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMask32 + width - count));
     return _mm256_maskload_ps(static_cast<const T*>(p), mask);
@@ -91,6 +92,7 @@ struct Vec<double> {
   static Reg broadcast(const void* p) { return fill(load_element<T>(p)); }
   static Reg load(const void* p) { return _mm256_loadu_pd(static_cast<const T*>(p)); }
   static void store(void* p, Reg v) { _mm256_storeu_pd(static_cast<T*>(p), v); }
+  static void stream(void* p, Reg v) { _mm256_stream_pd(static_cast<T*>(p), v); }
   static Reg load_partial(const void* p, int count) {
     const __m256i mask = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kMask64 + width - count));
     return _mm256_maskload_pd(static_cast<const T*>(p), mask);

@@ -28,6 +28,7 @@ struct Vec<float> {
   static Reg broadcast(const void* p) { return fill(load_element<T>(p)); }
   static Reg load(const void* p) { return _mm512_loadu_ps(p); }
   static void store(void* p, Reg v) { _mm512_storeu_ps(p, v); }
+  static void stream(void* p, Reg v) { _mm512_stream_ps(static_cast<T*>(p), v); }
   static Reg load_partial(const void* p, int count) { return _mm512_maskz_loadu_ps(first(count), p); }
   static void store_partial(void* p, Reg v, int count) { _mm512_mask_storeu_ps(p, first(count), v); }
 
@@ -62,6 +63,7 @@ struct Vec<double> {
   static Reg broadcast(const void* p) { return fill(load_element<T>(p)); }
   static Reg load(const void* p) { return _mm512_loadu_pd(p); }
   static void store(void* p, Reg v) { _mm512_storeu_pd(p, v); }
+  static void stream(void* p, Reg v) { _mm512_stream_pd(static_cast<T*>(p), v); }
   static Reg load_partial(const void* p, int count) { return _mm512_maskz_loadu_pd(first(count), p); }
   static void store_partial(void* p, Reg v, int count) { _mm512_mask_storeu_pd(p, first(count), v); }
 

@@ -22,6 +22,8 @@ struct Vec {
   static Reg broadcast(const void* p) { return load(p); }
   static Reg load(const void* p) { return load_element<T>(p); }
   static void store(void* p, Reg v) { store_element(p, v); }
+  // Past the caches, to an aligned address; this tier has no such store.
+  static void stream(void* p, Reg v) { store(p, v); }
   // A partial vector of width 1 holds one element or none.
   static Reg load_partial(const void* p, int count) { return count > 0 ? load(p) : 0; }
   static void store_partial(void* p, Reg v, int count) {

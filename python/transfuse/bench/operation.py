@@ -1,0 +1,88 @@
+"""What an operation declares so that it can be compared: its cases, their inputs and cost, and each library's forms."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way in which a library computes the operation.
+
+    Attributes
+    ----------
+    statement : str
+        What is timed, as Python: an expression whose value is the result, or a call that writes ``out``. It sees the
+        operation's inputs by name (as the library's arrays), ``out`` if it writes it, and the library's names.
+    writes_out : bool
+        The result goes into ``out``, which is allocated beforehand.
+    setup : str
+        Statements that run once before: views, compilation.
+    """
+
+    statement: str
+    writes_out: bool
+    setup: str = ""
+
+
+class Case(Protocol):
+    """A shape with its options; a frozen dataclass whose fields JSON can hold."""
+
+    @property
+    def label(self) -> str:
+        """Its sizes in words."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What it is called, or ""."""
+        ...
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes, for plots."""
+        ...
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of a call, additions and multiplications counted apart."""
+        ...
+
+    def traffic(self, itemsize: int) -> tuple[int, int]:
+        """Bytes that a call must read and write at least."""
+        ...
+
+
+C = TypeVar("C", bound=Case)
+
+
+@dataclass(frozen=True)
+class Operation(Generic[C]):
+    """An operation as the benchmark sees it. `path` is where a worker finds it: "module:attribute"."""
+
+    name: str
+    title: str
+    path: str
+    case: type[C]
+    parse: Callable[[str], C]
+    suites: Mapping[str, tuple[C, ...]]
+    inputs: Callable[[C, np.dtype[Any], np.random.Generator], dict[str, NDArray[Any]]]
+    output_shape: Callable[[C], tuple[int, ...]]
+    # (case, inputs in float64, dtype) -> the result in float64 and how far from it an honest result may be
+    reference: Callable[[C, dict[str, NDArray[Any]], np.dtype[Any]], tuple[NDArray[np.float64], float]]
+    forms: Mapping[str, Callable[[C], list[Form]]]  # by library
+
+
+def find(path: str) -> Any:
+    """The object at "module:attribute"."""
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def find_operation(path: str) -> Operation[Any]:
+    """The operation at "module:attribute"."""
+    return cast(Operation[Any], find(path))

@@ -1,0 +1,1 @@
+"""Kernels in other languages, written for the comparison."""

@@ -1,0 +1,182 @@
+"""Pictures of a report: time against size, and the ratios. Colours and markers that the colour-blind can tell apart."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from transfuse.bench.report import OURS, Column, Line, Report
+from transfuse.bench.table import library_label
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito, Color Universal Design; and a marker each.
+STYLES = {
+    "transfuse": ("#D55E00", "o"),
+    "numpy": ("#0072B2", "s"),
+    "torch": ("#009E73", "^"),
+    "numba": ("#E69F00", "D"),
+    "tensorflow": ("#CC79A7", "v"),
+    "jax": ("#56B4E9", "P"),
+    "cython": ("#000000", "X"),
+    "cython-loops": ("#7F7F7F", "*"),
+}
+RATIO_TICKS = [0.02, 0.05, 0.1, 0.2, 0.33, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50]
+FEWEST_SQUARES = 3
+"""Squares from which on the time is drawn against the size."""
+
+
+def figure(report: Report) -> "Figure":
+    """Time against size where there are enough squares, and the ratio of every line with its interval.
+
+    One row per (dtype, thread count).
+
+    Raises
+    ------
+    ImportError
+        Matplotlib is not installed.
+    ValueError
+        The report has no lines.
+    """
+    from matplotlib.figure import Figure
+
+    groups: dict[tuple[str, int], list[Line]] = defaultdict(list)
+    for line in report.lines:
+        groups[line.dtype, line.threads].append(line)
+    if not groups:
+        raise ValueError("report: expected at least one line, got none")
+    curves = any(len(squares(lines)) >= FEWEST_SQUARES for lines in groups.values())
+    height = max(4.2, 0.25 * max(len(lines) for lines in groups.values()) + 1.6)
+    canvas = Figure(figsize=(12 if curves else 8, height * len(groups)), layout="constrained")
+    axes = canvas.subplots(len(groups), 2 if curves else 1, squeeze=False)
+    for row, ((dtype, threads), lines) in zip(axes, groups.items(), strict=True):
+        title = f"{report.title}, {dtype}, {threads} thread{'s' * (threads > 1)}"
+        if curves:
+            draw_times(row[0], squares(lines))
+            row[0].set_title(title)
+        draw_ratios(row[-1], lines)
+        row[-1].set_title(title if not curves else "against the fastest peer of each line")
+    return canvas
+
+
+def save(report: Report, path: Path) -> None:
+    """Write :func:`figure` to a file; the suffix chooses the format."""
+    figure(report).savefig(path, dpi=110)
+
+
+def squares(lines: list[Line]) -> list[Line]:
+    """The lines whose sizes are all the same, by size."""
+    return sorted((line for line in lines if len(set(line.sizes)) == 1), key=lambda line: line.sizes)
+
+
+def fastest_seconds(line: Line, library: str, column: Column | None = None) -> float:
+    """A library's best median, NaN if it has none; of either column by default."""
+    wanted = [
+        line.seconds_of(entry)
+        for entry in line.entries
+        if entry.library == library
+        and entry.seconds is not None
+        and entry.state in ("measured", "left")
+        and column in (None, entry.column)
+    ]
+    return min(wanted, default=float("nan"))
+
+
+def draw_times(axes: "Axes", lines: list[Line]) -> None:
+    """Time of each library's best form against the size, both logarithmic."""
+    sizes = [line.sizes[-1] for line in lines]
+    names = dict.fromkeys(entry.library for line in lines for entry in line.entries)
+    for name in sorted(names, key=lambda name: name != OURS):
+        seconds = np.array([fastest_seconds(line, name) for line in lines])
+        if np.isnan(seconds).all():
+            continue
+        color, marker = style(name)
+        axes.plot(
+            sizes,
+            seconds,
+            color=color,
+            marker=marker,
+            markersize=6,
+            linewidth=2.5 if name == OURS else 1.3,
+            zorder=3 if name == OURS else 2,
+            label=library_label(name),
+        )
+        _mark_stopped(axes, lines, name, np.asarray(seconds), color)
+    axes.set(xscale="log", yscale="log", xlabel="M = K = N", ylabel="time per call in seconds, best form")
+    axes.xaxis.set_major_locator(_ticks(sizes))
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.xaxis.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize="small")
+
+
+def _ticks(places: list[int] | list[float]) -> Any:
+    from matplotlib.ticker import FixedLocator
+
+    return FixedLocator(places)
+
+
+def _mark_stopped(axes: "Axes", lines: list[Line], name: str, seconds: Any, color: str) -> None:
+    """Say at the end of a curve that the library was stopped."""
+    stopped = [
+        all(entry.state == "stopped" for entry in line.entries if entry.library == name)
+        and any(entry.library == name for entry in line.entries)
+        for line in lines
+    ]
+    known = np.flatnonzero(~np.isnan(seconds))
+    if any(stopped) and known.size:
+        last = int(known[-1])
+        axes.annotate(
+            "stopped: over 5 s",
+            (lines[last].sizes[-1], seconds[last]),
+            xytext=(-6, 6),
+            textcoords="offset points",
+            ha="right",
+            fontsize="x-small",
+            color=color,
+        )
+
+
+def draw_ratios(axes: "Axes", lines: list[Line]) -> None:
+    """How many times faster than the fastest peer, with the 95 % interval; its name beside it."""
+    for height, line in enumerate(reversed(lines)):
+        column: Column = "out" if line.ratio("out") is not None else "allocated"
+        ratio, peer = line.ratio(column), line.fastest_peer(column)
+        if ratio is None or peer is None:
+            continue
+        color, marker = style(peer.library)
+        axes.barh(height, ratio.value - 1, left=1, color=color, alpha=0.35, height=0.7)
+        axes.errorbar(
+            ratio.value,
+            height,
+            xerr=[[max(0.0, ratio.value - ratio.low)], [max(0.0, ratio.high - ratio.value)]],
+            color=color,
+            marker=marker,
+            capsize=3,
+        )
+        axes.annotate(
+            f"{ratio.value:.2f}  {library_label(peer.library)}",
+            (max(ratio.high, 1.0), height),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize="x-small",
+        )
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_yticks(range(len(lines)), [f"{line.label} {line.name}".strip() for line in reversed(lines)])
+    axes.set(xscale="log", xlabel="times as fast as the fastest peer, 95 % interval\n(left of 1: slower)")
+    low, high = axes.get_xlim()
+    low, high = min(low, 0.7), max(high, 1.5) * 1.6
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(_ticks([tick for tick in RATIO_TICKS if low <= tick <= high]))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.minorticks_off()
+    axes.grid(alpha=0.3, axis="x")
+
+
+def style(library: str) -> tuple[str, str]:
+    """Colour and marker."""
+    return STYLES.get(library, ("#7F7F7F", "h"))

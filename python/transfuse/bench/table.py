@@ -1,0 +1,175 @@
+"""The table of a report, for terminals and as Markdown."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import rich.box
+import rich.table
+import rich.text
+
+from transfuse.bench import libraries, operation
+from transfuse.bench.report import Column, Line, Report
+from transfuse.bench.statistics import Estimate
+
+FULL_WIDTH = 170
+"""Columns of a terminal that the whole table needs."""
+DETAILS = ("allocated", "speed", "variation")
+COLORS = {"faster": "green", "slower": "red", "even": "yellow"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line in words.
+
+    Attributes
+    ----------
+    case, name, dtype, threads : str
+    ours, peer : str
+        Times of transfuse and of the fastest peer; "out" column if there is one there.
+    form : str
+        The peer's statement.
+    ratio, allocated : str
+        Ratio and interval where `out` is given, and where the result is allocated.
+    speed, share : str
+        In the unit of what limits the line, and over that limit.
+    variation : str
+        Coefficients of variation of both.
+    verdict : str
+    style : str
+        Colour of the verdict.
+    """
+
+    case: str
+    name: str
+    dtype: str
+    threads: str
+    ours: str
+    peer: str
+    form: str
+    ratio: str
+    allocated: str
+    speed: str
+    share: str
+    variation: str
+    verdict: str
+    style: str
+
+
+HEADINGS = {
+    "case": "M×K×N",
+    "dtype": "dtype",
+    "threads": "threads",
+    "ours": "transfuse",
+    "peer": "fastest peer",
+    "ratio": "ratio [95 %]",
+    "allocated": "result allocated",
+    "speed": "speed",
+    "share": "of the limit",
+    "variation": "variation",
+    "verdict": "verdict",
+}
+
+
+def duration(seconds: float) -> str:
+    """Three digits and a unit: "3.12 µs"."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9)):
+        if seconds >= size * 0.9995 or unit == "ns":
+            break
+    value = seconds / size
+    return f"{value:.0f} {unit}" if value >= 99.95 or unit == "ns" else f"{value:.3g} {unit}"
+
+
+def library_label(name: str) -> str:
+    """How a library is called."""
+    if name not in libraries.PATHS:
+        return name
+    label: str = operation.find(libraries.PATHS[name]).label
+    return label
+
+
+def row(line: Line) -> Row:
+    """A line in words."""
+    column: Column = "out" if line.ours("out") is not None else "allocated"
+    ours, peer = line.ours(column), line.fastest_peer(column)
+    ratio = line.ratio(column)
+    speed = share = ""
+    if ours is not None:
+        speed, share = _limit(line, column)
+    variations = [f"{line.variation(entry):.0%}" for entry in (ours, peer) if entry is not None]
+    return Row(
+        case=line.label,
+        name=line.name,
+        dtype=line.dtype,
+        threads=str(line.threads),
+        ours=duration(line.seconds_of(ours)) if ours else "–",
+        peer=f"{library_label(peer.library)} {duration(line.seconds_of(peer))}" if peer else "–",
+        form=peer.statement if peer else "",
+        ratio=_text(line.ratio("out")),
+        allocated=_text(line.ratio("allocated")),
+        speed=speed,
+        share=share,
+        variation=" / ".join(variations),
+        verdict=line.verdict(column),
+        style=COLORS[ratio.verdict] if ratio and line.trustworthy else "",
+    )
+
+
+def _limit(line: Line, column: Column) -> tuple[str, str]:
+    """Speed and share of whichever limit, arithmetic or memory, we are closer to."""
+    ours = line.ours(column)
+    assert ours is not None
+    peak, memory = line.share_of_peak(ours), line.share_of_bandwidth(ours)
+    seconds = line.seconds_of(ours)
+    if memory is not None and memory > peak:
+        return f"{line.bytes / seconds / 1e9:.3g} GB/s", f"{memory:.0%} memory"
+    return f"{line.flops / seconds / 1e9:.3g} GFLOP/s", f"{peak:.0%} FMA"
+
+
+def _text(ratio: Estimate | None) -> str:
+    return f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio else "–"
+
+
+def table(report: Report, *, width: int = FULL_WIDTH) -> rich.table.Table:
+    """For a terminal or a notebook. One narrower than FULL_WIDTH columns gets the columns that matter most."""
+    headings = {name: HEADINGS[name] for name in HEADINGS if width >= FULL_WIDTH or name not in DETAILS}
+    shown = rich.table.Table(title=f"{report.title}: transfuse against the fastest peer", box=rich.box.SIMPLE_HEAD)
+    for name, heading in headings.items():
+        left = name in ("case", "dtype", "peer", "verdict")
+        shown.add_column(heading, justify="left" if left else "right", no_wrap=name in ("dtype", "ours", "ratio"))
+    for one in map(row, report.lines):
+        cells: dict[str, str | rich.text.Text] = {name: getattr(one, name) for name in headings}
+        cells["case"] = rich.text.Text.assemble(one.case, "\n" if one.name else "", (one.name, "dim"))
+        if width >= FULL_WIDTH:
+            cells["peer"] = rich.text.Text.assemble(one.peer, "\n", (one.form, "dim"))
+        cells["verdict"] = rich.text.Text(one.verdict, one.style)
+        shown.add_row(*cells.values())
+    return shown
+
+
+def markdown(report: Report, columns: Iterable[str] = tuple(HEADINGS)) -> str:
+    """The same as a Markdown table; the peer's statement beside its time."""
+    chosen = {name: HEADINGS[name] for name in columns}
+    lines = ["| " + " | ".join(chosen.values()) + " |", "|" + "---|" * len(chosen)]
+    for one in map(row, report.lines):
+        cells = {name: str(getattr(one, name)) for name in chosen}
+        if "case" in cells and one.name:
+            cells["case"] += f" ({one.name})"
+        if "peer" in cells and one.form:
+            cells["peer"] += f" `{one.form}`"
+        lines.append("| " + " | ".join(cells.values()) + " |")
+    return "\n".join(lines)
+
+
+def remarks(report: Report) -> list[str]:
+    """What a reader must know besides the table: who is missing, what failed, what was dropped."""
+    found = [f"{library_label(name)} took no part: {reason}" for name, reason in report.absent.items()]
+    for line in report.lines:
+        where = f"{line.label} {line.dtype}, {line.threads} thread{'s' * (line.threads > 1)}"
+        for entry in line.entries:
+            if entry.state in ("failed", "wrong", "stopped"):
+                found.append(f"{where}: {library_label(entry.library)} `{entry.statement}` {entry.state}: {entry.note}")
+        if line.dropped:
+            found.append(f"{where}: {line.dropped} of {len(line.clean)} rounds dropped, a foreign job held a core")
+    if report.interrupted:
+        found.append("interrupted: the lines above are what was measured until then")
+    return found

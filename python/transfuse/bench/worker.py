@@ -1,0 +1,163 @@
+"""The process in which one library is timed.
+
+    python -m transfuse.bench.worker LIBRARY THREADS
+
+reads requests, one JSON object per line, from its input and answers each with a line on its output:
+
+    {"do": "start"}          -> {}                    import the library
+    {"do": "load", ...}      -> {"forms": [...]}      make the inputs of a case
+    {"do": "reference", ...} -> {"tolerance": x}      the result in float64, into a file
+    {"do": "prepare", ...}   -> {}                    a form's setup: views, compilation
+    {"do": "call", ...}      -> {"seconds": x}        one call
+    {"do": "compare"}        -> {"error": x}          its result against the reference
+    {"do": "estimate", ...}  -> {"seconds": x}        about how long a call takes
+    {"do": "sample", ...}    -> {"seconds": x}        the time per call over several calls
+    {"do": "probe", ...}     -> {...}                 the machine's limits
+
+An exception becomes {"failed": text}.
+"""
+
+import ctypes
+import dataclasses
+import json
+import os
+import signal
+import sys
+import time
+import timeit
+from typing import Any, TextIO
+
+import numpy as np
+
+from transfuse.bench import limits, operation
+from transfuse.bench.libraries import Library
+
+ESTIMATE_SECONDS = 0.001
+LONG_CALL = 0.25
+"""Seconds from which on a call needs no untimed one before it."""
+
+
+class Session:
+    """What a worker holds between requests."""
+
+    def __init__(self, library: Library, threads: int) -> None:
+        self._library = library
+        self._threads = threads
+        self._names: dict[str, Any] = {}
+        self._limits = limits.Limits(threads)
+
+    def handle(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer one request."""
+        handler = getattr(self, "do_" + request.pop("do"))
+        answer: dict[str, Any] = handler(**request)
+        return answer
+
+    def do_start(self) -> dict[str, Any]:
+        """Import the library."""
+        self._names = self._library.load(self._threads)
+        return {}
+
+    def do_load(self, path: str, case: dict[str, Any], dtype: str, seed: int) -> dict[str, Any]:
+        """Make the inputs of a case."""
+        found = operation.find_operation(path)
+        self._case, self._dtype = found.case(**case), np.dtype(dtype)
+        self._inputs = found.inputs(self._case, self._dtype, np.random.default_rng(seed))
+        self._operation = found
+        self._forms = found.forms[self._library.name](self._case)
+        self._spaces: dict[int, dict[str, Any]] = {}
+        self._arrays = {name: self._library.from_numpy(array) for name, array in self._inputs.items()}
+        return {"forms": [dataclasses.asdict(form) for form in self._forms]}
+
+    def do_reference(self, path: str, case: dict[str, Any], dtype: str, seed: int, file: str) -> dict[str, Any]:
+        """Compute a case in float64."""
+        found = operation.find_operation(path)
+        built = found.case(**case)
+        inputs = found.inputs(built, np.dtype(dtype), np.random.default_rng(seed))
+        doubles = {name: array.astype(np.float64) for name, array in inputs.items()}
+        result, tolerance = found.reference(built, doubles, np.dtype(dtype))
+        np.save(file, result)
+        return {"tolerance": tolerance}
+
+    def do_prepare(self, form: int) -> dict[str, Any]:
+        """Run a form's setup."""
+        names = self._names | self._arrays
+        if self._forms[form].writes_out:
+            shape = self._operation.output_shape(self._case)
+            names["out"] = self._library.from_numpy(np.full(shape, np.nan, self._dtype))
+        exec(self._forms[form].setup, names)
+        self._spaces[form] = names
+        return {}
+
+    def do_call(self, form: int) -> dict[str, Any]:
+        """Call a form once and keep its result."""
+        names = self._spaces[form]
+        code = compile(self._forms[form].statement, "<form>", "eval")
+        start = time.perf_counter()
+        value = eval(code, names)
+        seconds = time.perf_counter() - start
+        self._result = names["out"] if self._forms[form].writes_out else value
+        return {"seconds": seconds}
+
+    def do_compare(self, file: str) -> dict[str, Any]:
+        """Compare the result kept with the reference. The error is the largest difference; inf where shapes differ."""
+        result, reference = self._library.to_numpy(self._result), np.load(file)
+        del self._result
+        if result.shape != reference.shape or result.dtype != self._dtype:
+            return {"error": float("inf")}
+        if not result.size:
+            return {"error": 0.0}
+        error = float(np.max(np.abs(result - reference)))
+        return {"error": error if np.isfinite(error) else float("inf")}
+
+    def do_estimate(self, form: int) -> dict[str, Any]:
+        """Time a form roughly: over as many calls as take ESTIMATE_SECONDS."""
+        timer = timeit.Timer(self._forms[form].statement, globals=self._spaces[form])
+        calls, seconds = 1, timer.timeit(1)
+        while seconds < ESTIMATE_SECONDS:
+            calls *= 4
+            seconds = timer.timeit(calls)
+        return {"seconds": seconds / calls}
+
+    def do_sample(self, form: int, calls: int, warm: bool) -> dict[str, Any]:
+        """Time a form, after an untimed call if `warm`."""
+        timer = timeit.Timer(self._forms[form].statement, globals=self._spaces[form])
+        if warm:
+            timer.timeit(1)
+        return {"seconds": timer.timeit(calls) / calls}
+
+    def do_probe(self, dtype: str, read: int, write: int) -> dict[str, Any]:
+        """Measure the machine's limits."""
+        return dataclasses.asdict(self._limits.measure(dtype, read, write))
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent ends: it may be stopped then, and could not notice."""
+    set_death_signal = 1  # PR_SET_PDEATHSIG
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+
+
+def _own_output() -> TextIO:
+    """The output for answers alone: whatever libraries print goes to the error output."""
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return channel
+
+
+def main() -> None:
+    """Serve requests until the input ends."""
+    _die_with_parent()
+    channel = _own_output()
+    library: Library = operation.find(sys.argv[1])()
+    session = Session(library, int(sys.argv[2]))
+    for line in sys.stdin:
+        try:
+            answer = session.handle(json.loads(line))
+        except Exception as error:
+            text = str(error).strip() or type(error).__name__
+            answer = {"failed": f"{type(error).__name__}: {text.splitlines()[0]}"}
+        channel.write(json.dumps(answer) + "\n")
+        channel.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Statistics of timings on synthetic samples whose answers are known."""
+
+import numpy as np
+import pytest
+
+from transfuse.bench import statistics
+from transfuse.bench.statistics import Estimate
+
+
+def test_constant_samples_leave_no_doubt():
+    assert statistics.median_interval([3.0] * 7) == Estimate(3.0, 3.0, 3.0)
+    assert statistics.ratio_interval([2.0] * 5, [[6.0] * 5, [5.0] * 5]) == Estimate(2.5, 2.5, 2.5)
+
+
+def test_one_sample():
+    assert statistics.median_interval([3.0]) == Estimate(3.0, 3.0, 3.0)
+    assert statistics.coefficient_of_variation([3.0]) == 0
+
+
+def test_median_ignores_a_few_slow_samples():
+    estimate = statistics.median_interval([1.0] * 20 + [1000.0] * 3)
+    assert estimate.value == 1.0
+    assert estimate.high == 1.0
+
+
+def test_interval_of_a_median_is_that_of_order_statistics():
+    # For 101 samples 1..101 the binomial 95 % interval of the median is from the 41st to the 61st.
+    estimate = statistics.median_interval(np.arange(1, 102))
+    assert estimate.value == 51
+    assert estimate.low == pytest.approx(41, abs=2)
+    assert estimate.high == pytest.approx(61, abs=2)
+
+
+def test_coefficient_of_variation():
+    assert statistics.coefficient_of_variation([1.0, 3.0]) == pytest.approx(np.sqrt(2) / 2)
+    assert statistics.coefficient_of_variation([5.0] * 4) == 0
+
+
+def test_noise_of_a_whole_round_cancels(rng):
+    weather = np.exp(rng.normal(0, 0.5, 31))  # the machine is slower or faster in a round, for everyone
+    estimate = statistics.ratio_interval(weather, [1.5 * weather])
+    assert estimate.low == pytest.approx(1.5)
+    assert estimate.high == pytest.approx(1.5)
+
+
+def test_intervals_cover_the_truth(rng):
+    # Right-skewed noise around a ratio of 1.2: the 95 % interval misses it about once in twenty times.
+    covered = 0
+    for trial in range(200):
+        ours, peer = np.exp(np.abs(rng.normal(0, 0.1, (2, 30))))
+        estimate = statistics.ratio_interval(ours, [1.2 * peer], seed=trial)
+        covered += estimate.low <= 1.2 <= estimate.high
+    assert 180 <= covered <= 200
+
+
+def test_the_fastest_peer_counts(rng):
+    ours = np.ones(30)
+    peers = [np.full(30, 4.0), np.full(30, 3.0), np.full(30, 9.0)]
+    assert statistics.ratio_interval(ours, peers).value == 3.0
+
+
+def test_choosing_among_equal_peers_favours_them(rng):
+    # Ten peers as fast as we are: the best of their medians is below ours, and the estimate says so.
+    ours, peers = np.exp(rng.normal(0, 0.1, 30)), np.exp(rng.normal(0, 0.1, (10, 30)))
+    estimate = statistics.ratio_interval(ours, peers)
+    assert estimate.low < 1
+    assert estimate.value < 1.02
+
+
+def test_alike_rounds_do_not_count_as_independent(rng):
+    # Five repetitions of six rounds: all rounds of a repetition share its memory's luck.
+    luck = np.exp(rng.normal(0, 0.1, 5)).repeat(6)
+    groups = np.arange(5).repeat(6)
+    ours, peer = luck * np.exp(rng.normal(0, 0.001, 30)), np.ones(30)
+    independent = statistics.ratio_interval(ours, [peer])
+    grouped = statistics.ratio_interval(ours, [peer], groups=groups)
+    assert grouped.value == independent.value
+    assert grouped.high - grouped.low > independent.high - independent.low
+
+
+def test_groups_of_different_sizes(rng):
+    groups = [0] * 3 + [1] * 9
+    rounds = statistics.draw_rounds(12, groups, 0)
+    assert rounds.shape == (statistics.RESAMPLES, 6)
+    assert rounds.min() == 0
+    assert rounds.max() == 11
+    from_first = (rounds < 3).mean()
+    assert from_first == pytest.approx(0.5, abs=0.05)
+
+
+def test_same_seed_same_interval(rng):
+    samples = rng.normal(10, 1, 25)
+    assert statistics.median_interval(samples, seed=3) == statistics.median_interval(samples, seed=3)
+    assert statistics.median_interval(samples, seed=3) != statistics.median_interval(samples, seed=4)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(1.01, 2, "faster"), (0.5, 0.99, "slower"), (0.9, 1.1, "even"), (1.0, 1.2, "even"), (0.8, 1.0, "even")],
+)
+def test_verdicts_need_the_whole_interval(low, high, verdict):
+    assert Estimate((low + high) / 2, low, high).verdict == verdict
+
+
+def test_samples_that_cannot_be():
+    with pytest.raises(ValueError, match="samples: expected at least one"):
+        statistics.median_interval([])
+    with pytest.raises(ValueError, match=r"got shapes \(2,\) and \(1, 3\)"):
+        statistics.ratio_interval([1, 2], [[1, 2, 3]])
+    with pytest.raises(ValueError, match="peers: expected"):
+        statistics.ratio_interval([1, 2], np.empty((0, 2)))

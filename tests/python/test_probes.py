@@ -1,0 +1,60 @@
+"""The probes of the machine's limits, by which benchmarks divide."""
+
+import numpy as np
+import pytest
+
+from transfuse import _core
+
+
+def test_fma_probe_counts_its_operations(tier, dtype):
+    operations = [_core.fma_probe(tier, dtype.name, threads, 1000) for threads in (1, 2)]
+    assert operations[0] > 0
+    assert operations[1] == 2 * operations[0]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("size", [0, 63, 64, 65, 1000, 4096, 100_001])
+def test_memory_probe_writes_whole_lines_and_nothing_else(tier, size, threads, stream):
+    whole = np.zeros(size + 256, np.uint8)
+    start = -whole.ctypes.data % 64 + 64
+    target = whole[start : start + size].view()
+    _core.memory_probe(tier, np.zeros(size, np.uint8), target, threads, 2, stream)
+    lines = size // 64 * 64
+    assert not whole[:start].any()
+    assert not whole[start + lines :].any()
+    written = target[: lines // 4 * 4].view(np.float32)
+    np.testing.assert_array_equal(written, np.ones(lines // 4, np.float32))
+
+
+def test_memory_probe_leaves_what_it_reads(tier):
+    source = np.arange(1000, dtype=np.float32)
+    expected = source.copy()
+    _core.memory_probe(tier, source, np.empty(0, np.uint8), 2, 3, False)
+    np.testing.assert_array_equal(source, expected)
+
+
+def test_memory_probe_wants_contiguous_arrays_that_it_may_write(tier):
+    strided = np.zeros((8, 8), np.float32)[:, ::2]
+    with pytest.raises(ValueError, match="read: expected a C-contiguous array"):
+        _core.memory_probe(tier, strided, np.empty(0, np.uint8), 1, 1, False)
+    with pytest.raises(ValueError, match="write: expected a C-contiguous array"):
+        _core.memory_probe(tier, np.zeros(4), strided, 1, 1, False)
+    fixed = np.zeros(64, np.uint8)
+    fixed.flags.writeable = False
+    with pytest.raises((ValueError, BufferError)):
+        _core.memory_probe(tier, np.zeros(4), fixed, 1, 1, False)
+
+
+def test_region_probe_takes_some_time():
+    assert 0 < _core.region_probe(1) < 1
+    assert 0 < _core.region_probe(2) < 1
+
+
+def test_wrong_arguments():
+    with pytest.raises(ValueError, match="threads: expected at least 1, got 0"):
+        _core.region_probe(0)
+    with pytest.raises(ValueError, match="threads: expected at least 1, got -1"):
+        _core.fma_probe("scalar", "float32", -1, 1)
+    with pytest.raises(ValueError, match="dtype: expected 'float32' or 'float64', got 'int8'"):
+        _core.fma_probe("scalar", "int8", 1, 1)
