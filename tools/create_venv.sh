@@ -9,14 +9,21 @@ python=$1
 venv=$2
 torch_spec=$3
 
-installed=$("$python" -c 'import importlib.metadata; print(importlib.metadata.version("torch"))' 2>/dev/null || true)
-if [ -z "$torch_spec" ] && [ -n "$installed" ]; then
+torch_of() {
+  "$1" -c 'import importlib.metadata; print(importlib.metadata.version("torch"))' 2>/dev/null || true
+}
+
+installed=
+if [ -z "$torch_spec" ] && [ -n "$(torch_of "$python")" ]; then
   "$python" -m venv --system-site-packages "$venv"
-  sed "s/^torch==.*/torch==$installed/" constraints.txt >"$venv/constraints.txt"
-elif [ -n "$torch_spec" ]; then
-  "$python" -m venv "$venv"
-  sed '/^torch==/d' constraints.txt >"$venv/constraints.txt" # the specification decides
-else
-  "$python" -m venv "$venv"
-  cp constraints.txt "$venv/constraints.txt"
+  installed=$(torch_of "$venv/bin/python") # none if PYTHON is itself in a virtual environment, which is not inherited
 fi
+[ -n "$installed" ] || "$python" -m venv --clear "$venv"
+
+if [ -n "$installed" ]; then
+  sed "s/^torch==.*/torch==$installed/" constraints.txt
+elif [ -n "$torch_spec" ]; then
+  sed '/^torch==/d' constraints.txt # the specification decides
+else
+  cat constraints.txt
+fi >"$venv/constraints.txt"

@@ -53,6 +53,20 @@ constexpr std::int64_t kParallelWork = 600'000;
 constexpr std::int64_t kChunkWork = 50'000;
 constexpr std::int64_t kChunks = 32;
 
+/// Products of so few rows read the other operand once, in place: `sweep` if its columns are adjacent and there are
+/// enough of them to fill vectors, `dots` if its depth is.
+constexpr std::int64_t kSweepRows = 16;
+constexpr std::int64_t kSweepCols = 64;
+constexpr std::int64_t kDotRows = 4;
+
+/// The least work (multiply-adds, or stores of an outer product) that is a chunk of such a product, and the least
+/// columns that `sweep` takes at a time, so that it reads rows in pieces that memory delivers fast.
+constexpr std::int64_t kThinChunk = 16'384;
+constexpr std::int64_t kSweepChunk = 512;
+
+/// An outer product of so many bytes is written past the caches.
+constexpr std::int64_t kStreamBytes = std::int64_t{16} << 20;
+
 /// Elements that a chunk of packing copies, about.
 constexpr std::int64_t kPackChunk = 4096;
 

@@ -5,6 +5,7 @@
 #include "kernels/activation.hpp"
 #include "kernels/pack.hpp"
 #include "kernels/table.hpp"
+#include "kernels/thin.hpp"
 #include "simd/unroll.hpp"
 
 namespace transfuse {
@@ -186,8 +187,12 @@ struct MatmulT {
 };
 
 template <class V>
-constexpr MatmulTKernels matmul_t_kernels = {pack<V, MatmulT<V>::tile_rows>, pack<V, MatmulT<V>::tile_cols>,
-                                             MatmulT<V>::block};
+constexpr MatmulTKernels matmul_t_kernels = {pack<V, MatmulT<V>::tile_rows>,
+                                             pack<V, MatmulT<V>::tile_cols>,
+                                             MatmulT<V>::block,
+                                             Thin<V>::outer,
+                                             Thin<V>::sweep,
+                                             Thin<V>::dots};
 
 }  // namespace
 }  // namespace transfuse

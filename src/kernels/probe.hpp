@@ -31,14 +31,16 @@ template <class V>
 void memory_probe(const MemoryProbe& p) {
   constexpr std::int64_t line = 64;
   constexpr int step = V::width * static_cast<int>(sizeof(typename V::T));
-  for (std::int64_t at = 0; at + line <= p.read_bytes; at += line)
+  const auto aligned = [](const std::byte* address) {
+    return static_cast<std::int64_t>(-reinterpret_cast<std::uintptr_t>(address) % line);
+  };
+  for (std::int64_t at = aligned(p.read); at + line <= p.read_bytes; at += line)
     unroll<line / step>([&](auto i) __attribute__((always_inline)) {
       asm volatile("" : : "x"(V::load(p.read + at + decltype(i)::value * step)));  // nobody else wants the value
     });
   const auto value = V::fill(1);
-  const auto aligned = -reinterpret_cast<std::uintptr_t>(p.write) % line;
   const auto write = [&](auto store) __attribute__((always_inline)) {
-    for (auto at = static_cast<std::int64_t>(aligned); at + line <= p.write_bytes; at += line)
+    for (std::int64_t at = aligned(p.write); at + line <= p.write_bytes; at += line)
       unroll<line / step>(
           [&](auto i) __attribute__((always_inline)) { store(p.write + at + decltype(i)::value * step, value); });
   };

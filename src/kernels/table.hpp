@@ -46,10 +46,29 @@ struct MatmulTBlock {
   Activation activation;
 };
 
+/// out[r, c] = activation(sum_k left[r, k] · right[k, c] + bias[r, c]), read in place. Strides in bytes; those of the
+/// bias are 0 where it repeats.
+struct ThinProduct {
+  const std::byte* left;
+  std::int64_t left_row, left_depth;
+  const std::byte* right;
+  std::int64_t right_col, right_depth;
+  std::int64_t rows, cols, depth;
+  std::byte* out;
+  std::int64_t out_row, out_col;
+  const std::byte* bias;  // null: none
+  std::int64_t bias_row, bias_col;
+  Activation activation;
+  bool stream;  // the result is written past the caches; neither bias nor activation then
+};
+
 struct MatmulTKernels {
   void (*pack_left)(const PackArguments&);
   void (*pack_right)(const PackArguments&);
   void (*block)(const MatmulTBlock&);
+  void (*outer)(const ThinProduct&);  // depth 1; columns of right, out and a bias along them are adjacent
+  void (*sweep)(const ThinProduct&);  // at most kSweepRows rows; columns of right are adjacent
+  void (*dots)(const ThinProduct&);   // at most kDotRows rows; depth is adjacent in both operands
 };
 
 /// The arithmetic limit of one core: runs `rounds` rounds of independent fused multiply-adds in registers (multiply and

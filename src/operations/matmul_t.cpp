@@ -11,6 +11,7 @@
 #include "core/scratch.hpp"
 #include "core/text.hpp"
 #include "operations/gemm.hpp"
+#include "operations/thin.hpp"
 #include "transfuse/error.hpp"
 #include "transfuse/threads.hpp"
 #include "transfuse/tuned.hpp"
@@ -62,8 +63,17 @@ struct Task {
   }
 };
 
+/// The same product seen as Cᵀ = rightᵀ · leftᵀ.
+Gemm transposed(Gemm gemm) {
+  std::swap(gemm.rows, gemm.cols);
+  std::swap(gemm.left, gemm.right);
+  std::swap(gemm.out_row, gemm.out_col);
+  std::swap(gemm.bias_row, gemm.bias_col);
+  return gemm;
+}
+
 /// (A·B)ᵀ = Bᵀ·Aᵀ: left is Bᵀ, right is Aᵀ, and columns of the output are adjacent in memory. An `out` whose *rows* are
-/// adjacent, a single column among them, is computed as the transpose, A·B.
+/// adjacent, a single column among them, is computed as the transpose, A·B; so is a product that is thin only that way.
 Task make_task(const MatmulTCall& call, const TensorView& out, const MatmulTOptions& options) {
   const std::int64_t size = item_size(call.a.dtype);
   const auto stride = [&](const ConstTensorView& view, int axis) {
@@ -84,12 +94,11 @@ Task make_task(const MatmulTCall& call, const TensorView& out, const MatmulTOpti
     gemm.bias = options.bias->data;
     gemm.bias_row = options.bias->strides[0];
   }
-  const bool exchange = gemm.out_row == size && (gemm.out_col != size || gemm.cols == 1);
-  if (exchange) {
-    std::swap(gemm.rows, gemm.cols);
-    std::swap(gemm.left, gemm.right);
-    std::swap(gemm.out_row, gemm.out_col);
-    std::swap(gemm.bias_row, gemm.bias_col);
+  bool exchange = gemm.out_row == size && (gemm.out_col != size || gemm.cols == 1);
+  if (exchange) gemm = transposed(gemm);
+  if (!thin_kind(gemm, size) && thin_kind(transposed(gemm), size)) {
+    gemm = transposed(gemm);
+    exchange = !exchange;
   }
   const ConstTensorView& left = exchange ? call.a : call.b;
   const ConstTensorView& right = exchange ? call.b : call.a;
@@ -200,7 +209,18 @@ void run_matmul_t(const MatmulTCall& call, const TensorView& out, const MatmulTO
   const MatmulTConfig config = choose_config(call, isa, options);
   const GemmKernels kernels(isa, call.a.dtype);
   const bool copy_bias = gemm.bias_col != 0 && gemm.bias_col != size;
-  if (call.work() < kParallelWork && call.batch == 1 && !copy_bias && run_small(kernels, gemm, config.block_k)) return;
+  const auto thin = thin_kind(gemm, size);
+  if (call.work() < kParallelWork && call.batch == 1 && !copy_bias) {
+    if (thin) {
+      const ThinPlan plan(*thin, kernels, gemm);
+      if (plan.scratch_bytes() == 0) {
+        Team alone;
+        return plan.run(alone, gemm, nullptr);
+      }
+    } else if (run_small(kernels, gemm, config.block_k)) {
+      return;
+    }
+  }
 
   int threads = 1;
   if (call.work() >= kParallelWork)
@@ -211,26 +231,31 @@ void run_matmul_t(const MatmulTCall& call, const TensorView& out, const MatmulTO
   const std::int64_t group = ceil_divide(kChunkWork, matrix_work);  // matrices per chunk
   const std::int64_t groups = ceil_divide(call.batch, group);
   if (!together) threads = static_cast<int>(std::min<std::int64_t>(threads, groups));
-  const GemmPlan plan(kernels, gemm, matmul_t_constants(isa, call.a.dtype), config, together && threads > 1);
 
-  const std::int64_t bias_bytes = copy_bias ? round_up(gemm.cols * size, 64) : 0;
-  const std::int64_t plan_bytes = plan.scratch_bytes();
-  const Scratch scratch(bias_bytes + plan_bytes * (together ? 1 : threads));
-  if (copy_bias) gather_bias(gemm, size, scratch.data());
-  std::byte* const panels = scratch.data() + bias_bytes;
+  const auto execute = [&](const auto& plan) {
+    const std::int64_t bias_bytes = copy_bias ? round_up(gemm.cols * size, 64) : 0;
+    const std::int64_t plan_bytes = plan.scratch_bytes();
+    const Scratch scratch(bias_bytes + plan_bytes * (together ? 1 : threads));
+    if (copy_bias) gather_bias(gemm, size, scratch.data());
+    std::byte* const own = scratch.data() + bias_bytes;
 
-  parallel(threads, [&](Team& team) {
-    if (together) {
-      for (std::int64_t i = 0; i < call.batch; ++i) plan.run(team, task.matrix(i), panels);
-      return;
-    }
-    std::byte* const own = panels + team.rank() * plan_bytes;
-    team.for_each(groups, [&](std::int64_t chunk) {
-      Team alone;
-      const std::int64_t end = std::min(call.batch, (chunk + 1) * group);
-      for (std::int64_t i = chunk * group; i < end; ++i) plan.run(alone, task.matrix(i), own);
+    parallel(threads, [&](Team& team) {
+      if (together) {
+        for (std::int64_t i = 0; i < call.batch; ++i) plan.run(team, task.matrix(i), own);
+        return;
+      }
+      team.for_each(groups, [&](std::int64_t chunk) {
+        Team alone;
+        const std::int64_t end = std::min(call.batch, (chunk + 1) * group);
+        for (std::int64_t i = chunk * group; i < end; ++i)
+          plan.run(alone, task.matrix(i), own + team.rank() * plan_bytes);
+      });
     });
-  });
+  };
+  if (thin)
+    execute(ThinPlan(*thin, kernels, gemm));
+  else
+    execute(GemmPlan(kernels, gemm, matmul_t_constants(isa, call.a.dtype), config, together && threads > 1));
 }
 
 Shape matmul_t_shape(const ConstTensorView& a, const ConstTensorView& b) { return prepare_matmul_t(a, b).out_shape; }

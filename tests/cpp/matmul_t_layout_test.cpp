@@ -33,17 +33,20 @@ template <class T>
 class MatmulTLayout : public testing::Test {};
 TYPED_TEST_SUITE(MatmulTLayout, ElementTypes);
 
-// More rows and columns than an operand may have to be read in place; the inner dimension ends amid a vector.
-TYPED_TEST(MatmulTLayout, AllCombinations) {
-  constexpr std::int64_t m = 71;
-  constexpr std::int64_t n = 67;
-  constexpr std::int64_t k = 19;
+struct Sizes {
+  std::int64_t m, k, n;
+};
+
+/// Every combination of layouts of the operands and of the result.
+template <class T>
+void check_all_layouts(const Sizes& sizes) {
+  SCOPED_TRACE(std::to_string(sizes.m) + "x" + std::to_string(sizes.k) + "x" + std::to_string(sizes.n));
   Sample sample;
   for (const Layout& layout_a : kLayouts) {
     for (const Layout& layout_b : kLayouts) {
       if (!sample.take()) continue;
-      const auto a = random_array<TypeParam>({m, k}, 1, layout_a);
-      const auto b = random_array<TypeParam>({k, n}, 2, layout_b);
+      const auto a = random_array<T>({sizes.m, sizes.k}, 1, layout_a);
+      const auto b = random_array<T>({sizes.k, sizes.n}, 2, layout_b);
       const auto bytes_a = a.bytes();
       const auto bytes_b = b.bytes();
       const auto expected = expected_product(a, b);
@@ -53,6 +56,19 @@ TYPED_TEST(MatmulTLayout, AllCombinations) {
       }
       EXPECT_TRUE(a.bytes() == bytes_a && b.bytes() == bytes_b) << "inputs were written to";
     }
+  }
+}
+
+// More rows and columns than an operand may have to be read in place; the inner dimension ends amid a vector.
+TYPED_TEST(MatmulTLayout, AllCombinations) { check_all_layouts<TypeParam>({71, 19, 67}); }
+
+TYPED_TEST(MatmulTLayout, OuterProducts) { check_all_layouts<TypeParam>({71, 1, 67}); }
+
+// Few rows and columns: 1, those that are computed together, and more; depths beyond what is summed at a time.
+TYPED_TEST(MatmulTLayout, FewRows) {
+  for (const Sizes& sizes : {Sizes{1, 141, 83}, {3, 19, 67}, {4, 135, 67}, {11, 14, 67}}) {
+    check_all_layouts<TypeParam>(sizes);
+    check_all_layouts<TypeParam>({sizes.n, sizes.k, sizes.m});
   }
 }
 

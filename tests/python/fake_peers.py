@@ -103,6 +103,24 @@ class LateCrasher(Honest):
         return super().double(x, out)
 
 
+class LateRaiser(Honest):
+    """Writing into the first `out` that it is given fails after a number of calls."""
+
+    name = label = "late-raiser"
+    calls = 0
+    first = None
+
+    def double(self, x, out):
+        """The operation."""
+        if self.first is None:
+            self.first = out
+        self.calls += out is self.first
+        if out is self.first and self.calls > 60:
+            raise ValueError("enough")
+        time.sleep(1e-4)
+        return super().double(x, out)
+
+
 class Liar(Honest):
     """Returns wrong numbers."""
 
@@ -113,6 +131,22 @@ class Liar(Honest):
         super().double(x, out)
         out[-1] += 1
         return out
+
+
+class OursWrong(Liar):
+    """Stands in for a transfuse that is wrong."""
+
+    name = label = "transfuse"
+
+
+class OursBroken(Honest):
+    """Stands in for a transfuse that cannot be imported."""
+
+    name = label = "transfuse"
+
+    def load(self, threads):
+        """Not even this."""
+        raise ImportError("libours.so.1: cannot open shared object file")
 
 
 class Sleeper(Honest):
@@ -189,6 +223,9 @@ OPERATION = Operation(
             Form("double(x, out)", True, "y = np.empty_like(x)"),
             Form("double(x, np.empty_like(x))", False),
         ]
-        for library in (Ours, Honest, Spinner, Crasher, LateCrasher, Liar, Sleeper, Chatterbox, Raiser, Broken, Absent)
+        for library in (
+            *(Ours, Honest, Spinner, Crasher, LateCrasher, LateRaiser),
+            *(Liar, Sleeper, Chatterbox, Raiser, Broken, Absent),
+        )
     },
 )

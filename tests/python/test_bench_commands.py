@@ -44,7 +44,21 @@ def test_a_forced_tier(tmp_path):
     file = tmp_path / "out.json"
     done = run_module("bench", "matmul-t", "--sizes=256", "--isa=scalar", *QUICK, f"--json={file}")
     assert done.returncode == 0, done.stderr
-    assert "slower" in done.stdout
+    report = bench.Report.load(file)
+    assert report.machine["tier"] == report.settings["isa"] == "scalar"
+    assert "transfuse (scalar) against the fastest peer" in done.stdout
+
+
+def test_a_library_without_out_is_compared_all_the_same(tmp_path):
+    pytest.importorskip("jax")
+    file = tmp_path / "out.json"
+    options = ("--peers=jax", "--threads=1", "--seconds=0.2", "--rounds=5", "--repetitions=1", f"--json={file}")
+    done = run_module("bench", "matmul-t", "--sizes=32", *options)
+    assert done.returncode == 0, done.stderr
+    assert "JAX" in done.stdout
+    (line,) = bench.Report.load(file).lines
+    assert line.headline == "allocated"
+    assert line.ratio("allocated") is not None
 
 
 @pytest.mark.parametrize(
@@ -60,6 +74,10 @@ def test_a_forced_tier(tmp_path):
         (["--threads", "many"], "threads: expected numbers, got 'many'"),
         (["--threads", "100000"], "got 100000"),
         (["--isa", "avx1024"], "isa: "),
+        (["--dtype", ""], "dtypes: expected at least one, got none"),
+        (["--peers", ","], "peers: expected names or numbers separated by commas, got ','"),
+        (["--sizes", ","], "sizes: expected names or numbers"),
+        (["--plot", "picture"], "plot: expected a file ending in one of"),
         (["--json", "/nowhere/out.json"], "json: cannot write /nowhere/out.json"),
         (["--plot", "/"], "plot: expected a file, got the directory /"),
         (["--plot", "out.txt"], "plot: expected a file ending in one of"),
@@ -119,7 +137,39 @@ def test_demo(tmp_path):
     assert picture.stat().st_size > 10_000
 
 
-def test_demo_refuses_a_bad_path():
-    done = run_module("demo", "--output", "/nowhere/demo.png")
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("/nowhere/demo.png", "output: cannot write /nowhere/demo.png"),
+        ("demo.txt", "output: expected a file ending in one of"),
+    ],
+)
+def test_demo_refuses_a_bad_path(output, message):
+    done = run_module("demo", "--output", output)
     assert done.returncode == 2
-    assert done.stderr == "error: output: cannot write /nowhere/demo.png\n"
+    assert done.stderr.startswith(f"error: {message}")
+
+
+def test_a_terminal_without_unicode():
+    done = run_module("bench", "matmul-t", "--sizes=4", *QUICK, environment={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert "verdict" in done.stdout
+
+
+def test_files_that_fail_do_not_take_others_with_them(tmp_path):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    options = (f"--json={folder / 'out.json'}", f"--markdown={tmp_path / 'out.md'}")
+    with subprocess.Popen(
+        [sys.executable, "-m", "transfuse", "bench", "matmul-t", "--sizes=4,8", *QUICK, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        process.stdout.readline()
+        folder.rmdir()
+        rest, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.startswith(f"error: {folder / 'out.json'}: ")
+    assert "verdict" in rest
+    assert (tmp_path / "out.md").read_text().count("\n") == 4

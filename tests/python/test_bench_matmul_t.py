@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from transfuse import bench
-from transfuse.bench import libraries, matmul_t
+from transfuse.bench import libraries, matmul_t, operation
 from transfuse.bench.matmul_t import NODE, MatmulT, parse
 
 OPERATION = matmul_t.OPERATION
-INSTALLED = [name for name, path in libraries.PATHS.items() if bench.operation.find(path)().missing() is None]
+INSTALLED = [name for name, path in libraries.PATHS.items() if operation.find(path)().missing() is None]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """What follows from samples: ratios, verdicts, tables, files."""
 
+import io
 import json
 
 import numpy as np
 import pytest
+import rich.console
 
 from transfuse.bench import Entry, Line, Report, plot
-from transfuse.bench.measure import _is_close
+from transfuse.bench.measure import is_close
 from transfuse.bench.table import HEADINGS, duration, markdown, remarks, row, table
 
 
@@ -41,13 +43,13 @@ def test_ratio_against_the_fastest():
     line = line_of(1e-5, {"numpy": 3e-5, "torch": 2e-5})
     assert line.fastest_peer("out").library == "torch"
     assert line.ratio("out").value == pytest.approx(2)
-    assert line.verdict() == "2.00 times as fast"
+    assert line.verdict == "2.00 times as fast"
     assert line.ratio("allocated") is None
 
 
 def test_losses_are_told_like_wins():
-    assert line_of(4e-5, {"numpy": 2e-5}).verdict() == "slower: 2.00 times the time"
-    assert line_of(2e-5, {"numpy": 2e-5}).verdict() == "even"
+    assert line_of(4e-5, {"numpy": 2e-5}).verdict == "slower: 2.00 times the time"
+    assert line_of(2e-5, {"numpy": 2e-5}).verdict == "even"
 
 
 def test_rounds_in_which_a_core_was_held_do_not_count():
@@ -64,11 +66,41 @@ def test_rounds_in_which_a_core_was_held_do_not_count():
 def test_too_few_rounds_leave_it_undecided():
     line = line_of(1e-5, {"numpy": 2e-5}, rounds=9)
     line.clean[:5] = [False] * 5
-    assert line.verdict() == "undecided: the machine was busy"
+    assert line.verdict == "undecided: the machine was busy"
     assert line.ratio("out").value == pytest.approx(2), "all rounds are shown, without a verdict"
     assert row(line).style == ""
-    line.complete = False
-    assert line.verdict() == "undecided: interrupted"
+
+
+def test_few_rounds_decide_nothing():
+    assert line_of(1e-5, {"numpy": 2e-5}, rounds=4).verdict == "undecided: too few rounds"
+    assert line_of(1e-5, {"numpy": 2e-5}, rounds=5).decided
+
+
+def test_close_ratios_have_more_digits():
+    assert line_of(1.0, {"numpy": 1.004}).verdict == "1.004 times as fast"
+    assert line_of(1.004, {"numpy": 1.0}).verdict == "slower: 1.004 times the time"
+
+
+def test_the_other_column_counts_where_no_peer_takes_out():
+    line = line_of(1e-5, {"jax": 3e-5})
+    line.entries[1].writes_out = False
+    line.entries.append(Entry("transfuse", "matmul_t(a, b)", False, [1.5e-5] * 10))
+    assert line.headline == "allocated"
+    assert line.ratio("out") is None
+    assert line.verdict == "2.00 times as fast (result allocated)"
+    assert row(line).ours == "15 µs"
+    assert report_of(line).geometric_mean() == pytest.approx(2)
+
+
+def test_an_estimate_decides_nothing():
+    line = line_of(1e-5, {"numpy": 2e-5, "torch": 1e-5})
+    line.entries[2].samples.clear()
+    line.entries[2].estimate = 1e-9
+    line.entries[2].fail("no time for more than an estimate", "left")
+    assert line.fastest_peer("out").library == "numpy"
+    assert line.ratio("out").value == pytest.approx(2)
+    assert line.seconds_of(line.entries[2]) == 1e-9
+    assert line.interval_of(line.entries[2]) is None
 
 
 def test_forms_that_left_cannot_be_the_fastest_of_later_rounds():
@@ -84,9 +116,10 @@ def test_wrong_and_failed_forms_do_not_count():
     line.entries[2].fail("off by 1", "wrong")
     assert line.fastest_peer("out").library == "numpy"
     line.entries[1].fail("died")
-    assert line.verdict() == "no peer to compare with"
+    assert line.verdict == "no peer to compare with"
     line.entries[0].fail("died")
-    assert line.verdict() == "transfuse was not measured"
+    assert line.verdict == "transfuse failed: died"
+    assert row(line).style == ""
 
 
 def test_shares_of_the_limits():
@@ -103,10 +136,10 @@ def test_shares_of_the_limits():
 
 
 def test_close_lines():
-    assert _is_close(line_of(1.0, {"numpy": 1.04}))
-    assert _is_close(line_of(1.0, {"numpy": 0.96}))
-    assert not _is_close(line_of(1.0, {"numpy": 1.06}))
-    assert not _is_close(line_of(1.0, {}))
+    assert is_close(line_of(1.0, {"numpy": 1.04}))
+    assert is_close(line_of(1.0, {"numpy": 0.96}))
+    assert not is_close(line_of(1.0, {"numpy": 1.06}))
+    assert not is_close(line_of(1.0, {}))
 
 
 def test_geometric_mean():
@@ -118,14 +151,16 @@ def test_geometric_mean():
 def test_saved_and_loaded(tmp_path):
     report = report_of(line_of(1e-5, {"numpy": 2e-5}), absent={"jax": "not installed"}, interrupted=True)
     report.lines[0].entries[1].samples[0] = None
+    (tmp_path / "report.json").write_text("what was there")
     report.save(tmp_path / "report.json")
     assert Report.load(tmp_path / "report.json") == report
+    assert [file.name for file in tmp_path.iterdir()] == ["report.json"]
     content = json.loads((tmp_path / "report.json").read_text())
     (line,) = content["lines"]
     assert line["ratios"]["out"]["value"] == pytest.approx(2)
     assert line["ratios"]["allocated"] is None
     assert line["verdict"] == "2.00 times as fast"
-    assert line["entries"][0]["seconds"] == pytest.approx(1e-5)
+    assert line["entries"][0]["median"] == {"value": 1e-5, "low": 1e-5, "high": 1e-5}
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"schema": 99}', "3"])
@@ -170,6 +205,9 @@ def test_narrow_tables_keep_what_matters_most():
     assert [column.header for column in wide.columns] == list(HEADINGS.values())
     assert {"M×K×N", "transfuse", "fastest peer", "verdict"} <= {column.header for column in narrow.columns}
     assert len(narrow.columns) < len(wide.columns)
+    shown = rich.console.Console(width=120, record=True, file=io.StringIO())
+    shown.print(narrow)
+    assert "allocated –" in shown.export_text(), "both columns of the ratio are there"
 
 
 def test_remarks_name_everyone_who_is_missing():
@@ -180,7 +218,7 @@ def test_remarks_name_everyone_who_is_missing():
     assert found == [
         "JAX took no part: not installed",
         "64³ float32, 1 thread: PyTorch `torch(a, b)` wrong: off by 1",
-        "64³ float32, 1 thread: 1 of 10 rounds dropped, a foreign job held a core",
+        "64³ float32, 1 thread: 1 of 10 rounds dropped: a foreign job was on a core",
         "interrupted: the lines above are what was measured until then",
     ]
 
@@ -189,8 +227,12 @@ def test_remarks_name_everyone_who_is_missing():
 def test_pictures(tmp_path, suffix):
     pytest.importorskip("matplotlib")
     lines = [line_of(size * 1e-6, {"numpy": size * 2e-6, "cython": size * 9e-6}, size=size) for size in (8, 16, 32)]
-    lines[2].entries[2].samples.clear()
-    lines[2].entries[2].fail("a call takes more than 5 s", "stopped")
+    for line in lines:
+        line.entries += [Entry(e.library, f"{e.statement} allocated", False, e.samples) for e in line.entries]
+    for entry in lines[2].entries:
+        if entry.library == "cython":
+            entry.samples = []
+            entry.fail("a call takes more than 5 s", "stopped")
     lines.append(line_of(1e-5, {}, size=64))
     plot.save(report_of(*lines), tmp_path / f"picture{suffix}")
     assert (tmp_path / f"picture{suffix}").stat().st_size > 5000
@@ -199,6 +241,8 @@ def test_pictures(tmp_path, suffix):
 def test_what_a_picture_shows():
     pytest.importorskip("matplotlib")
     lines = [line_of(size * 1e-6, {"numpy": size * 2e-6}, size=size) for size in (8, 16, 32)]
+    for line in lines:
+        line.entries += [Entry(e.library, e.statement, False, e.samples) for e in line.entries]
     lines += [line_of(1e-6, {"torch": 1e-6}, size=8, threads=2)]
     drawn = plot.figure(report_of(*lines))
     times, ratios, few, _ = drawn.axes

@@ -1,5 +1,6 @@
 """The worker protocol, with libraries that misbehave; see fake_peers."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -12,8 +13,8 @@ import pytest
 from fake_peers import path
 
 from transfuse import bench
-from transfuse.bench import libraries, measure
-from transfuse.bench.pool import Pool, RequestFailed, TooSlow, Worker, WorkerDied
+from transfuse.bench import Entry, libraries, measure, pool
+from transfuse.bench.pool import NotQuiet, Pool, RequestFailed, TooSlow, Worker, WorkerDied
 
 QUICK = bench.Settings(seconds=0.3, rounds=6, repetitions=1)
 
@@ -38,9 +39,16 @@ def entries(line, library):
 
 
 def children():
-    """The processes that this one has started and not yet waited for."""
-    listed = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "args="], capture_output=True, text=True)
-    return [line for line in listed.stdout.splitlines() if "transfuse.bench.worker" in line]
+    """The worker processes that this one has started and not yet waited for."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and b"transfuse.bench.worker" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:  # it has just ended
+            continue
+    return found
 
 
 def test_an_honest_peer(compare):
@@ -62,22 +70,32 @@ def test_an_honest_peer(compare):
 def test_a_spinning_peer_is_quiet_while_another_is_timed():
     with Pool({"spinner": path(fake_peers.Spinner), "honest": path(fake_peers.Honest)}, 1, {}) as pool:
         for name in ("spinner", "honest"):
+            pool.start(name)
             pool.ask(name, "start", seconds=30)
             request = {"path": fake_peers.OPERATION.path, "case": {"size": 10}, "dtype": "float32", "seed": 0}
             pool.ask(name, "load", seconds=30, **request)
             pool.ask(name, "prepare", seconds=30, form=0)
-        pool.ask("spinner", "call", seconds=30, form=0)
-        spinner, honest = pool._workers["spinner"], pool._workers["honest"]
-        spinner.resume()
-        before = spinner.cpu_seconds()
-        time.sleep(0.1)
-        assert spinner.cpu_seconds() > before + 0.02, "the fake does not spin"
-        spinner.pause()
-        with pool._alone("honest"):
+        with pool.alone("spinner") as spinner:
+            spinner.ask("call", seconds=30, form=0)
+            before = spinner.cpu_seconds()
+            time.sleep(0.1)
+            assert spinner.cpu_seconds() > before + 0.02, "the fake does not spin"
+        with pool.alone("honest") as honest:
             before, own = spinner.cpu_seconds(), honest.cpu_seconds()
             answer = honest.ask("sample", seconds=30, form=0, calls=50_000, warm=True)
             assert spinner.cpu_seconds() == before
             assert honest.cpu_seconds() > own + 0.5 * 50_000 * answer["seconds"]
+
+
+def test_a_worker_that_cannot_be_stopped_is_named(monkeypatch):
+    monkeypatch.setattr(pool, "QUIET_SECONDS", 0.2)
+    with Pool({"spinner": path(fake_peers.Spinner), "honest": path(fake_peers.Honest)}, 1, {}) as started:
+        started.start("spinner")
+        started.start("honest")
+        ticks = itertools.count()
+        monkeypatch.setattr(started._workers["spinner"], "cpu_seconds", lambda: next(ticks))
+        with pytest.raises(NotQuiet, match="spinner goes on computing"):
+            started.ask("honest", "start", seconds=30)
 
 
 def test_a_spinning_peer_takes_part(compare):
@@ -87,13 +105,12 @@ def test_a_spinning_peer_takes_part(compare):
     assert len(entries(line, "spinner")) == 2
 
 
-def test_a_crashing_peer_is_named_and_given_up(compare):
+def test_a_crashing_peer_is_named_on_every_line(compare):
     report = compare(fake_peers.Crasher, fake_peers.Honest, sizes=("10", "20"))
-    assert "SIGSEGV" in report.absent["crasher"]
-    first = entries(report.lines[0], "crasher")
-    assert {entry.state for entry in first} == {"failed"}
-    assert "SIGSEGV" in first[0].note
     for line in report.lines:
+        first, second = entries(line, "crasher")
+        assert first.state == second.state == "failed"
+        assert "SIGSEGV" in first.note
         assert line.fastest_peer("out").library == "honest"
         assert line.ratio("out") is not None
     assert children() == []
@@ -107,19 +124,61 @@ def test_a_peer_that_crashes_in_a_round(compare):
     assert all(entry.state == "measured" for entry in entries(line, "transfuse"))
 
 
+def test_a_form_that_fails_in_a_round_leaves_the_others(compare):
+    report = compare(fake_peers.LateRaiser)
+    (line,) = report.lines
+    given, allocated = entries(line, "late-raiser")
+    assert given.state == "failed"
+    assert given.note == "ValueError: enough"
+    assert allocated.state in ("measured", "left")
+
+
+def test_wrong_numbers_of_ours_are_no_result(compare, monkeypatch):
+    monkeypatch.setitem(libraries.PATHS, "transfuse", path(fake_peers.OursWrong))
+    (line,) = compare(fake_peers.Honest).lines
+    assert line.ratio("out") is None
+    assert line.verdict.startswith("transfuse failed: its result is off by 1")
+
+
+def test_ours_must_start(compare, monkeypatch):
+    monkeypatch.setitem(libraries.PATHS, "transfuse", path(fake_peers.OursBroken))
+    with pytest.raises(RuntimeError, match="transfuse cannot be started: ImportError: libours"):
+        compare(fake_peers.Honest)
+    assert children() == []
+
+
+def test_a_case_too_large_for_the_machine_is_a_note(compare):
+    report = compare(fake_peers.Honest, sizes=("10", str(10**15), "20"))
+    assert report.lines[1].verdict.startswith("not measured: MemoryError: Unable to allocate")
+    assert [line.ratio("out") is None for line in report.lines] == [False, True, False]
+
+
+def test_the_worker_of_the_limits_may_die(compare, monkeypatch):
+    class Dying(measure.Bench):
+        def _make_reference(self, line, request):
+            if line.label == "10 numbers":
+                os.kill(self._pool._workers[measure.LIMITS].pid, signal.SIGKILL)
+            super()._make_reference(line, request)
+
+    monkeypatch.setattr(bench.compare, "Bench", Dying)
+    first, second = compare(fake_peers.Honest, sizes=("10", "20")).lines
+    assert first.verdict == "not measured: its process ended (SIGKILL)"
+    assert second.ratio("out") is not None
+
+
 def test_wrong_numbers_do_not_count(compare):
     report = compare(fake_peers.Liar, fake_peers.Honest)
     (line,) = report.lines
     assert [entry.state for entry in entries(line, "liar")] == ["wrong", "wrong"]
     assert entries(line, "liar")[0].error == pytest.approx(1)
-    assert "off by 1" in entries(line, "liar")[0].note
+    assert entries(line, "liar")[0].note.startswith("its result is off by 1")
     assert line.fastest_peer("out").library == "honest"
 
 
 def test_only_wrong_peers_leave_nothing_to_compare_with(compare):
     (line,) = compare(fake_peers.Liar).lines
     assert line.ratio("out") is None
-    assert line.verdict() == "no peer to compare with"
+    assert line.verdict == "no peer to compare with"
 
 
 def test_a_slow_peer_is_stopped_and_not_tried_on_more(compare, monkeypatch):
@@ -154,6 +213,12 @@ def test_absent_and_broken_peers_are_named(compare):
     assert report.lines[0].ratio("out") is not None
 
 
+def test_no_peer_starts(compare):
+    with pytest.raises(RuntimeError, match=r"peers: none could be started .*libbroken"):
+        compare(fake_peers.Broken)
+    assert children() == []
+
+
 def test_no_peer_left(compare):
     with pytest.raises(ValueError, match=r"peers: none left to compare with \(absent: not installed"):
         compare(fake_peers.Absent)
@@ -170,7 +235,7 @@ def test_ctrl_c_in_the_middle_of_a_line(compare):
     assert report.interrupted
     assert [line.label for line in report.lines] == ["10 numbers", "20 numbers"]
     assert [line.complete for line in report.lines] == [True, False]
-    assert report.lines[1].verdict() == "undecided: interrupted"
+    assert report.lines[1].verdict == "undecided: too few rounds"
     assert children() == []
 
 
@@ -193,19 +258,44 @@ def test_an_error_leaves_no_process(compare):
     assert children() == []
 
 
-def test_close_lines_are_repeated(compare, monkeypatch):
-    monkeypatch.setattr(measure, "_is_close", lambda line: True)
+@pytest.mark.parametrize(("close", "groups"), [(True, {0, 1, 2}), (False, {0})])
+def test_close_lines_are_repeated(compare, monkeypatch, close, groups):
+    asked = []
+    monkeypatch.setattr(measure, "is_close", lambda line: asked.append(line) or close)
     (line,) = compare(fake_peers.Honest, settings=bench.Settings(seconds=0.3, rounds=5, repetitions=3)).lines
-    assert set(line.groups) == {0, 1, 2}
+    assert set(line.groups) == groups
     assert line.groups == sorted(line.groups)
-    assert all(len(entry.samples) == len(line.clean) for entry in line.entries)
+    assert all(len(entry.samples) <= len(line.clean) for entry in line.entries)
     assert len(line.entries) == 4
+    assert len(asked) == 1, "asking again after each repetition would stop at the first lucky one"
 
 
-def test_other_lines_are_not(compare, monkeypatch):
-    monkeypatch.setattr(measure, "_is_close", lambda line: False)
-    (line,) = compare(fake_peers.Honest, settings=bench.Settings(seconds=0.3, rounds=5, repetitions=3)).lines
-    assert set(line.groups) == {0}
+def runner(library, seconds, *, out=True):
+    """An entry that takes so long."""
+    return measure._Runner(Entry(library, f"{library}({seconds}, {out})", out), 0, seconds)
+
+
+def test_what_is_affordable():
+    ours, ours_allocated = runner("transfuse", 1.0), runner("transfuse", 1.0, out=False)
+    first, second = runner("numpy", 1.1), runner("numpy", 1.2)
+    other, slow, allocated = runner("torch", 1.3), runner("numba", 4.0), runner("numpy", 1.0, out=False)
+    everyone = [ours, ours_allocated, first, second, other, slow, allocated]
+    assert measure.affordable(everyone, 100) == everyone
+    assert measure.affordable(everyone, 8.7) == [ours, first, second, other, slow]
+    assert (allocated.entry.state, slow.entry.state) == ("left", "measured")
+    assert measure.affordable(everyone, 7.5) == [ours, first, other, slow]
+    assert measure.affordable(everyone, 1.0) == [ours, first, other], "peers that could be the fastest stay"
+    assert slow.entry.state == "left"
+    only = [runner("transfuse", 1.0, out=False), runner("jax", 1.0, out=False)]
+    assert measure.affordable(only, 0.1) == only
+
+
+def test_hopeless_forms_leave():
+    ours, fast, near, slow = runner("transfuse", 1), runner("numpy", 1), runner("torch", 1), runner("numba", 1)
+    for one, seconds in ((ours, 9.0), (fast, 1.0), (near, 1.4), (slow, 1.6)):
+        one.entry.samples = [seconds] * 3
+    assert measure.without_hopeless([ours, fast, near, slow]) == [ours, fast, near]
+    assert slow.entry.state == "left"
 
 
 def test_workers_are_pinned(compare):
@@ -222,8 +312,8 @@ def test_worker_errors():
             worker.ask("dance", seconds=30)
         with pytest.raises(TooSlow, match="no answer within 0 s"):
             worker.ask("start", seconds=0)
-        assert worker.receive(seconds=30) == {}
-        os.kill(worker._process.pid, signal.SIGKILL)
+        assert worker.receive(seconds=30) == {}  # the answer that came late
+        os.kill(worker.pid, signal.SIGKILL)
         with pytest.raises(WorkerDied, match=r"its process ended \(SIGKILL\)"):
             worker.ask("start", seconds=30)
         assert worker.cpu_seconds() >= 0
@@ -236,8 +326,8 @@ def test_workers_end_with_their_parent():
         import sys, time
         from transfuse.bench.pool import Pool
         with Pool({"numpy": "transfuse.bench.libraries:Library"}, 1, {}) as pool:
-            pool.ask("numpy", "start", seconds=30)
-            print(pool._workers["numpy"]._process.pid, flush=True)
+            pool.start("numpy")  # and it stands still from now on
+            print(pool._workers["numpy"].pid, flush=True)
             time.sleep(60)
     """
     text = "\n".join(line[8:] for line in program.splitlines())

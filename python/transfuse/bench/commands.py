@@ -1,22 +1,29 @@
 """The commands ``transfuse bench`` and ``transfuse demo``."""
 
+import importlib.util
 import os
+import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import rich.console
 import rich.live
 import rich.text
 import typer
 
-if TYPE_CHECKING:
-    from transfuse.bench import Line, Report
+from transfuse import bench
+from transfuse.bench import libraries
+from transfuse.bench.measure import threads_text
+from transfuse.bench.report import write_whole
+from transfuse.bench.table import row
 
 app = typer.Typer(no_args_is_help=True, help="Compare an operation with other libraries, honestly.")
 
+FAILED = 1
+BAD_INPUT = 2
 INTERRUPTED = 130
-PIPE_WIDTH = 180  # columns of a table that nobody's terminal breaks
+PIPE_WIDTH = 180  # columns of a table that no terminal breaks
 
 
 class Screen:
@@ -26,7 +33,10 @@ class Screen:
     """
 
     def __init__(self) -> None:
-        self.console = rich.console.Console(highlight=False)
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")  # "?" for what the terminal cannot show
+        self.console = rich.console.Console(highlight=False, markup=False)
         if not self.console.is_terminal:
             self.console.width = max(self.console.width, PIPE_WIDTH)
         self._live = rich.live.Live(console=self.console, auto_refresh=False, transient=True)
@@ -44,17 +54,19 @@ class Screen:
         """Show what comes next, not more often than five times a second."""
         if self.console.is_terminal and time.monotonic() - self._shown > 0.2:
             self._shown = time.monotonic()
-            self._live.update(rich.console.Group(f"… {text}"), refresh=True)
+            self._live.update(rich.text.Text(f"… {text}", overflow="ellipsis", no_wrap=True), refresh=True)
 
-    def finished(self, line: "Line") -> None:
+    def finished(self, line: bench.Line) -> None:
         """Show a line's verdict."""
-        from transfuse.bench.table import row
-
         one = row(line)
-        threads = "1 thread" if line.threads == 1 else f"{line.threads} threads"
         name = f" ({one.name})" if one.name else ""
-        text = f"{one.case}{name} {one.dtype}, {threads}: transfuse {one.ours}, {one.peer}: "
+        text = f"{one.case}{name} {one.dtype}, {threads_text(line.threads)}: transfuse {one.ours}, {one.peer}: "
         self.console.print(rich.text.Text.assemble(text, (one.verdict, one.style)))
+
+
+@app.callback()
+def main() -> None:
+    """Compare an operation with other libraries, honestly."""
 
 
 @app.command("matmul-t")
@@ -62,8 +74,8 @@ def matmul_t(
     sizes: Annotated[str, typer.Option(help="Sizes: N, MxKxN or BxMxKxN, separated by commas.")] = "",
     suite: Annotated[str, typer.Option(help="A list of sizes: default, squares, rectangles or demo.")] = "",
     dtype: Annotated[str, typer.Option(help="float32, float64 or both, separated by a comma.")] = "float32",
-    threads: Annotated[str, typer.Option(help="Thread counts, separated by commas.  [default: 1 and all]")] = "",
-    peers: Annotated[str, typer.Option(help="Libraries to compare with.  [default: all that are installed]")] = "",
+    threads: Annotated[str, typer.Option(help="Thread counts, separated by commas. Without it: 1 and all.")] = "",
+    peers: Annotated[str, typer.Option(help="Libraries, separated by commas. Without it: all installed.")] = "",
     isa: Annotated[str, typer.Option(help="Force transfuse to a tier.")] = "",
     seconds: Annotated[float, typer.Option(help="Time for the rounds of a line.", min=0.01)] = 20.0,
     rounds: Annotated[int, typer.Option(help="Rounds of a line, at most.", min=1)] = 30,
@@ -73,32 +85,25 @@ def matmul_t(
     markdown: Annotated[Path | None, typer.Option(help="Write the table as Markdown.")] = None,
 ) -> None:
     """Compare (A·B)ᵀ with every way in which NumPy, PyTorch and others can compute it."""
-    from transfuse import bench
-
+    screen = Screen()
     try:
         _require_writable(json=json, plot=plot, markdown=markdown)
-        if plot is not None:
-            _require_matplotlib(plot)
-        cases = bench.cases_of("matmul-t", sizes=_list(sizes), suite=suite or None)
-        settings = bench.Settings(seconds=seconds, rounds=rounds, repetitions=repetitions, isa=isa or None)
-        with Screen() as screen:
+        _require_drawable("plot", plot)
+        chosen = bench.cases_of("matmul-t", sizes=_list("sizes", sizes), suite=suite or None)
+        with screen:
             report = bench.run(
                 "matmul-t",
-                cases,
-                dtypes=_list(dtype),
-                threads=[_count(text) for text in _list(threads)] or None,
-                peers=_list(peers) or None,
-                settings=settings,
+                chosen,
+                dtypes=_list("dtype", dtype),
+                threads=[_count(text) for text in _list("threads", threads)] or None,
+                peers=_list("peers", peers) or None,
+                settings=bench.Settings(seconds, rounds, repetitions, isa=isa or None),
                 progress=screen.progress,
                 finished=screen.finished,
             )
-    except (ValueError, ImportError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
-    _show(report, screen.console)
-    _write(report, screen.console, json=json, plot=plot, markdown=markdown)
-    if report.interrupted:
-        raise typer.Exit(INTERRUPTED)
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise _bad_input(error) from None
+    _conclude(screen.console, report, json=json, plot=plot, markdown=markdown)
 
 
 def demo(
@@ -106,34 +111,29 @@ def demo(
     seconds: Annotated[float, typer.Option(help="Time for the rounds of a line.", min=0.01)] = 5.0,
 ) -> None:
     """Show in a few minutes what transfuse does and how fast it is here."""
-    from transfuse import bench
-    from transfuse.bench import libraries
-
+    screen = Screen()
+    drawable = importlib.util.find_spec("matplotlib") is not None
+    threads = libraries.default_threads()
     try:
         _require_writable(output=output)
-        picture = _find_matplotlib() and output
-        with Screen() as screen:
-            screen.console.print(INTRODUCTION.format(threads=libraries.default_threads()))
+        if drawable:
+            _require_drawable("output", output)
+        with screen:
+            screen.console.print(INTRODUCTION.format(threads=threads_text(threads)))
             report = bench.run(
                 "matmul-t",
                 bench.cases_of("matmul-t", suite="demo"),
-                threads=[libraries.default_threads()],
+                threads=[threads],
                 peers=["numpy", "torch", "numba"],
-                settings=bench.Settings(seconds=seconds, repetitions=1),
+                settings=bench.Settings(seconds, repetitions=1),
                 progress=screen.progress,
                 finished=screen.finished,
             )
-    except ValueError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
-    _show(report, screen.console)
-    screen.console.print(CONCLUSION)
-    if picture:
-        _write(report, screen.console, json=None, plot=picture, markdown=None)
-    else:
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise _bad_input(error) from None
+    if not drawable:
         screen.console.print("For a picture: pip install matplotlib")
-    if report.interrupted:
-        raise typer.Exit(INTERRUPTED)
+    _conclude(screen.console, report, plot=output if drawable else None, explanation=EXPLANATION)
 
 
 INTRODUCTION = """\
@@ -142,54 +142,78 @@ belongs, and no transposing copy follows. Language models are full of it. The fi
 Transpose of Llama-2's rotary embedding (128×1 times 1×1024), then come squares, then one token and 32 tokens through a
 layer of Llama-2 7B.
 
-Each library runs alone, in a process of its own, with {threads} thread(s); each is given its output array; and from all
-the ways in which a library can compute the result the fastest counts. Every result is checked first. It takes a minute
-or two.
+Each library runs alone, in a process of its own, with {threads}; each is given its output array; and from all the ways
+in which a library can compute the result the fastest counts. Every result is checked first. It takes a minute or two.
 """
 
-CONCLUSION = """\
-"Ratio" is the fastest peer's time over ours: above 1 we win, and we say so only where the whole 95 % interval
-lies above 1. "Of the limit" compares with the fastest multiply-adds, or memory accesses, that this machine managed in
-the same minute. More: transfuse bench matmul-t --help.
+EXPLANATION = """
+"Ratio" is the fastest peer's time over ours: above 1 we win, and we say so only where the whole 95 % interval lies
+above 1. "Of the limit" compares with the fastest multiply-adds, or memory accesses, that this machine managed in the
+same minute. More: transfuse bench matmul-t --help
 """
 
 
-def _show(report: "Report", console: rich.console.Console) -> None:
-    from transfuse.bench.table import remarks, table
+def _bad_input(error: Exception) -> typer.Exit:
+    typer.echo(f"error: {error}", err=True)
+    return typer.Exit(BAD_INPUT)
 
+
+def _conclude(
+    console: rich.console.Console,
+    report: bench.Report,
+    *,
+    json: Path | None = None,
+    plot: Path | None = None,
+    markdown: Path | None = None,
+    explanation: str = "",
+) -> None:
+    """Write the files, then show the table; the exit code says whether all is well."""
+    written = _write(report, json=json, plot=plot, markdown=markdown)
     if report.lines:
-        console.print(table(report, width=console.width))
+        console.print(bench.table(report, width=console.width))
         mean = report.geometric_mean()
         if mean is not None and len(report.lines) > 1:
-            console.print(f"geometric mean: {mean:.2f} times as fast as the fastest peer of each line\n")
+            console.print(f"geometric mean: {mean:.2f} times as fast as the fastest peer of each line")
+        console.print(explanation)
     else:
         console.print("nothing was measured")
-    for remark in remarks(report):
-        console.print(remark, markup=False)
+    for remark in bench.remarks(report):
+        console.print(remark)
+    if plot is not None and plot in written:
+        console.print(f"picture: {plot.absolute()}", soft_wrap=True)
+    if report.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    wanted = {path for path in (json, plot, markdown) if path is not None}
+    if any(line.broken for line in report.lines) or wanted - written:
+        raise typer.Exit(FAILED)
 
 
-def _write(
-    report: "Report", console: rich.console.Console, *, json: Path | None, plot: Path | None, markdown: Path | None
-) -> None:
-    from transfuse.bench.table import markdown as text_of
+def _write(report: bench.Report, *, json: Path | None, plot: Path | None, markdown: Path | None) -> set[Path]:
+    """Write each file that is wanted; one that fails is named, and the others are written all the same."""
+    from transfuse.bench import plot as drawing
 
-    try:
-        if json is not None:
-            report.save(json)
-        if markdown is not None:
-            markdown.write_text(text_of(report) + "\n")
-        if plot is not None and report.lines:
-            from transfuse.bench import plot as drawing
+    written = set()
+    for path, write in (
+        (json, report.save),
+        (markdown, lambda path: write_whole(path, bench.markdown(report).encode() + b"\n")),
+        (plot if report.lines else None, lambda path: drawing.save(report, path)),
+    ):
+        if path is None:
+            continue
+        try:
+            write(path)
+            written.add(path)
+        except OSError as error:
+            typer.echo(f"error: {path}: {error}", err=True)
+    return written
 
-            drawing.save(report, plot)
-            console.print(f"picture: {plot.resolve()}", soft_wrap=True)
-    except OSError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
 
-
-def _list(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _list(option: str, text: str) -> list[str]:
+    """The parts of an option; none if it was not given."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if text and not parts:
+        raise ValueError(f"{option}: expected names or numbers separated by commas, got {text!r}")
+    return parts
 
 
 def _count(text: str) -> int:
@@ -211,27 +235,24 @@ def _require_writable(**paths: Path | None) -> None:
             continue
         if path.is_dir():
             raise ValueError(f"{name}: expected a file, got the directory {path}")
-        if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        folder = path.absolute().parent
+        if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
             raise ValueError(f"{name}: cannot write {path}")
 
 
-def _find_matplotlib() -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec("matplotlib") is not None
-
-
-def _require_matplotlib(path: Path) -> None:
-    """The library, and a suffix that it knows.
+def _require_drawable(name: str, path: Path | None) -> None:
+    """Matplotlib is there and knows the suffix.
 
     Raises
     ------
     ImportError, ValueError
     """
-    if not _find_matplotlib():
-        raise ImportError("plot: drawing needs matplotlib (pip install matplotlib)")
+    if path is None:
+        return
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ImportError(f"{name}: drawing needs matplotlib (pip install matplotlib)")
     from matplotlib.figure import Figure
 
     known = Figure().canvas.get_supported_filetypes()
     if path.suffix.lstrip(".") not in known:
-        raise ValueError(f"plot: expected a file ending in one of {', '.join(sorted(known))}, got {path.name!r}")
+        raise ValueError(f"{name}: expected a file ending in one of {', '.join(sorted(known))}, got {path.name!r}")

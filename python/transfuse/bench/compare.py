@@ -1,6 +1,6 @@
 """A whole comparison: which libraries take part, and the lines one after another."""
 
-import os
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -70,25 +70,31 @@ def run(
     ------
     ValueError
         An argument is not as it should be, or no peer is left.
+    RuntimeError
+        transfuse, or every peer, fails to start.
     """
     found = _operation(name) if isinstance(name, str) else name
     built = [found.parse(case) if isinstance(case, str) else case for case in cases]
     if not built:
         raise ValueError("cases: expected at least one, got none")
+    if not dtypes:
+        raise ValueError("dtypes: expected at least one, got none")
     for dtype in dtypes:
         if dtype not in DTYPES:
             raise ValueError(f"dtypes: expected {' or '.join(DTYPES)}, got {dtype!r}")
-    if settings is not None and settings.isa is not None:
+    settings = settings or Settings()
+    if settings.isa is not None:
         _core.require_isa(settings.isa)
     counts = _thread_counts(threads)
     paths, absent = _choose(found, peers)
     loaded: dict[str, libraries.Library] = {one: operation.find(path)() for one, path in paths.items()}
     versions = {library.label: library.version() for library in loaded.values()}
-    report = Report(found.name, found.title, machine.describe() | {"libraries": versions}, absent)
+    described = machine.describe() | {"libraries": versions, "tier": settings.isa or _core.current_isa()}
+    report = Report(found.name, found.title, described, dataclasses.asdict(settings), absent)
     try:
         for count in counts:
-            with Bench(found, paths, count, settings or Settings(), report.absent, progress) as bench:
-                for dtype in dtypes:
+            with Bench(found, paths, count, settings, report.absent, progress) as bench:
+                for dtype in dict.fromkeys(dtypes):
                     for case in built:
                         report.lines.append(bench.measure(case, dtype))
                         finished(report.lines[-1])
@@ -96,7 +102,6 @@ def run(
         report.interrupted = True
         if interruption.line.clean:
             report.lines.append(interruption.line)
-            finished(interruption.line)
     except KeyboardInterrupt:
         report.interrupted = True
     return report
@@ -112,10 +117,10 @@ def _thread_counts(threads: Sequence[int] | None) -> list[int]:
     """Without repetition."""
     if threads is None:
         return sorted({1, libraries.default_threads()})
-    allowed = len(os.sched_getaffinity(0))
+    allowed = libraries.most_threads()
     for count in threads:
         if not 1 <= count <= allowed:
-            raise ValueError(f"threads: expected 1 to {allowed}, the number of CPUs here, got {count}")
+            raise ValueError(f"threads: expected 1 to {allowed}, the CPUs of this process, got {count}")
     if not threads:
         raise ValueError("threads: expected at least one number, got none")
     return list(dict.fromkeys(threads))

@@ -4,6 +4,8 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,8 +27,11 @@ class Library:
         return None
 
     def version(self) -> str:
-        """Its version."""
-        return importlib.metadata.version(self.distribution)
+        """Its version, or "unknown"."""
+        try:
+            return importlib.metadata.version(self.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return "unknown"
 
     def environment(self, threads: int) -> dict[str, str]:
         """Variables that its worker needs from the start."""
@@ -56,7 +61,7 @@ class Transfuse(Library):
     def load(self, threads: int) -> dict[str, Any]:
         import transfuse
 
-        return {"transfuse": transfuse} | {name: getattr(transfuse, name) for name in transfuse.__all__}
+        return {"transfuse": transfuse}
 
 
 class Torch(Library):
@@ -118,12 +123,8 @@ class TensorFlow(Library):
     name, label, distribution, module = "tensorflow", "TensorFlow", "tensorflow-cpu", "tensorflow"
 
     def version(self) -> str:
-        for distribution in (self.distribution, "tensorflow"):
-            try:
-                return importlib.metadata.version(distribution)
-            except importlib.metadata.PackageNotFoundError:
-                continue
-        return "unknown"
+        found = super().version()
+        return importlib.metadata.version("tensorflow") if found == "unknown" else found
 
     def environment(self, threads: int) -> dict[str, str]:
         return super().environment(threads) | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
@@ -176,10 +177,28 @@ def default_threads() -> int:
     return _core.default_threads()[0]
 
 
-def pin_to(threads: int) -> set[int] | None:
-    """The CPUs for a worker of so many threads: the last ones allowed, or None for all.
+def most_threads() -> int:
+    """As many as there are CPUs for this process: allowed by its affinity and paid for by its cgroup."""
+    from transfuse import _core
 
-    Pinning is what limits libraries whose pools cannot be told, and the parent process keeps a CPU of its own.
+    count, source = _core.default_threads()
+    allowed = len(os.sched_getaffinity(0))
+    return min(count, allowed) if "cgroup" in source else allowed
+
+
+def pin_to(threads: int) -> set[int] | None:
+    """The CPUs for a worker of so many threads, one of each core before second ones; None for all.
+
+    Pinning is what limits libraries whose pools cannot be told.
     """
-    allowed = sorted(os.sched_getaffinity(0))
-    return set(allowed[-threads:]) if threads < len(allowed) else None
+    allowed = sorted(os.sched_getaffinity(0), reverse=True)  # the first CPU serves most interrupts
+    return set(sorted(allowed, key=_place_in_core)[:threads]) if threads < len(allowed) else None
+
+
+def _place_in_core(cpu: int) -> int:
+    """0 for the first hardware thread of a core, 1 for the second."""
+    try:
+        text = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+        return int(cpu != int(re.split("[,-]", text)[0]))
+    except (OSError, ValueError):
+        return 0

@@ -20,7 +20,7 @@ class Limit:
     ----------
     region_seconds : float
         What an empty parallel region takes right after another one: more than 20 µs means that a foreign job is on one
-        of the cores.
+        of the cores. Says nothing for one thread, which has no region.
     flops_per_second : float
         The FMA peak of the current tier in the dtype.
     bytes_per_second : float

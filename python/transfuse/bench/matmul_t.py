@@ -96,7 +96,7 @@ _VIEWS = "a_t, b_t = a.swapaxes(-1, -2), b.swapaxes(-1, -2)"
 
 
 def _transfuse(case: MatmulT) -> list[Form]:
-    return [Form("matmul_t(a, b, out=out)", True), Form("matmul_t(a, b)", False)]
+    return [Form("transfuse.matmul_t(a, b, out=out)", True), Form("transfuse.matmul_t(a, b)", False)]
 
 
 def _numpy(case: MatmulT) -> list[Form]:
@@ -147,9 +147,9 @@ _OUT3 = "out3 = out.reshape(-1, *out.shape[-2:])"
 
 def _compiled(function: str, setup: str) -> list[Form]:
     return [
-        Form(f"kernels.{function}(a3, b3, out3)", True, "\n".join([_STACKS, _OUT3, setup])),
+        Form(f"{function}(a3, b3, out3)", True, "\n".join([_STACKS, _OUT3, setup])),
         Form(
-            f"kernels.{function}(a3, b3, np.empty(shape, a.dtype)).reshape(out_shape)",
+            f"{function}(a3, b3, np.empty(shape, a.dtype)).reshape(out_shape)",
             False,
             "\n".join(
                 [
@@ -165,15 +165,16 @@ def _compiled(function: str, setup: str) -> list[Form]:
 
 
 def _numba(case: MatmulT) -> list[Form]:
-    return _compiled("matmul_t", "kernels.matmul_t.compile(tuple(numba.typeof(x) for x in (a3, b3, out3)))")
+    setup = "kernel = kernels.kernel(a3, b3)\nkernel.compile(tuple(numba.typeof(x) for x in (a3, b3, out3)))"
+    return _compiled("kernel", setup)
 
 
 def _cython(case: MatmulT) -> list[Form]:
-    return _compiled("matmul_t_blocked", "")
+    return _compiled("kernels.matmul_t_blocked", "")
 
 
 def _cython_loops(case: MatmulT) -> list[Form]:
-    return _compiled("matmul_t_loops", "")
+    return _compiled("kernels.matmul_t_loops", "")
 
 
 def _tensorflow(case: MatmulT) -> list[Form]:

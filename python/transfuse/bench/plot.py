@@ -1,12 +1,14 @@
 """Pictures of a report: time against size, and the ratios. Colours and markers that the colour-blind can tell apart."""
 
+import io
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfuse.bench.report import OURS, Column, Line, Report
+from transfuse.bench.measure import threads_text
+from transfuse.bench.report import OURS, Line, Report, write_whole
 from transfuse.bench.table import library_label
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def figure(report: Report) -> "Figure":
     canvas = Figure(figsize=(12 if curves else 8, height * len(groups)), layout="constrained")
     axes = canvas.subplots(len(groups), 2 if curves else 1, squeeze=False)
     for row, ((dtype, threads), lines) in zip(axes, groups.items(), strict=True):
-        title = f"{report.title}, {dtype}, {threads} thread{'s' * (threads > 1)}"
+        title = f"{report.title}, {dtype}, {threads_text(threads)}"
         if curves:
             draw_times(row[0], squares(lines))
             row[0].set_title(title)
@@ -64,7 +66,9 @@ def figure(report: Report) -> "Figure":
 
 def save(report: Report, path: Path) -> None:
     """Write :func:`figure` to a file; the suffix chooses the format."""
-    figure(report).savefig(path, dpi=110)
+    drawn = io.BytesIO()
+    figure(report).savefig(drawn, dpi=110, format=path.suffix.lstrip("."))
+    write_whole(path, drawn.getvalue())
 
 
 def squares(lines: list[Line]) -> list[Line]:
@@ -72,17 +76,14 @@ def squares(lines: list[Line]) -> list[Line]:
     return sorted((line for line in lines if len(set(line.sizes)) == 1), key=lambda line: line.sizes)
 
 
-def fastest_seconds(line: Line, library: str, column: Column | None = None) -> float:
-    """A library's best median, NaN if it has none; of either column by default."""
-    wanted = [
+def fastest_seconds(line: Line, library: str) -> float:
+    """A library's best median with the result allocated, which every library can do; NaN if it has none."""
+    seconds = [
         line.seconds_of(entry)
         for entry in line.entries
-        if entry.library == library
-        and entry.seconds is not None
-        and entry.state in ("measured", "left")
-        and column in (None, entry.column)
+        if entry.library == library and not entry.writes_out and entry.state in ("measured", "left")
     ]
-    return min(wanted, default=float("nan"))
+    return min((one for one in seconds if not np.isnan(one)), default=float("nan"))
 
 
 def draw_times(axes: "Axes", lines: list[Line]) -> None:
@@ -105,12 +106,13 @@ def draw_times(axes: "Axes", lines: list[Line]) -> None:
             label=library_label(name),
         )
         _mark_stopped(axes, lines, name, np.asarray(seconds), color)
-    axes.set(xscale="log", yscale="log", xlabel="M = K = N", ylabel="time per call in seconds, best form")
+    axes.set(xscale="log", yscale="log", xlabel="M = K = N", ylabel="seconds per call, result allocated, best form")
     axes.xaxis.set_major_locator(_ticks(sizes))
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.xaxis.minorticks_off()
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize="small")
+    if axes.get_lines():
+        axes.legend(frameon=False, fontsize="small")
 
 
 def _ticks(places: list[int] | list[float]) -> Any:
@@ -143,8 +145,7 @@ def _mark_stopped(axes: "Axes", lines: list[Line], name: str, seconds: Any, colo
 def draw_ratios(axes: "Axes", lines: list[Line]) -> None:
     """How many times faster than the fastest peer, with the 95 % interval; its name beside it."""
     for height, line in enumerate(reversed(lines)):
-        column: Column = "out" if line.ratio("out") is not None else "allocated"
-        ratio, peer = line.ratio(column), line.fastest_peer(column)
+        ratio, peer = line.ratio(line.headline), line.fastest_peer(line.headline)
         if ratio is None or peer is None:
             continue
         color, marker = style(peer.library)

@@ -15,10 +15,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from transfuse.bench import libraries, operation
 
+READY_SECONDS = 60.0
 QUIET_SECONDS = 2.0
 
 
@@ -38,8 +40,12 @@ class RequestFailed(WorkerError):
     """The library raised an exception; the worker goes on."""
 
 
+class NotQuiet(Exception):
+    """A worker that should stand still uses the CPU."""
+
+
 class Worker:
-    """The parent's side of a worker process.
+    """The parent's side of a worker process, which is running and ready when the constructor returns.
 
     Parameters
     ----------
@@ -48,27 +54,42 @@ class Worker:
     threads : int
     environment : dict, optional
         Variables on top of this process's and the library's.
+
+    Raises
+    ------
+    WorkerError
+        It did not become ready.
     """
 
     def __init__(self, path: str, threads: int, environment: dict[str, str] | None = None) -> None:
         library: libraries.Library = operation.find(path)()
         variables = os.environ | library.environment(threads) | (environment or {})
-        variables["PYTHONPATH"] = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        variables["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 — closed by close()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "transfuse.bench.worker", path, str(threads)],
+            [sys.executable, "-P", "-m", "transfuse.bench.worker", path, str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env=variables,
-            start_new_session=True,  # Ctrl-C is for the parent
+            start_new_session=True,  # Ctrl-C is for the parent; and whatever it starts can be stopped with it
         )
         self._answers = selectors.DefaultSelector()
         self._answers.register(self._output, selectors.EVENT_READ)
         self._unread = b""
-        cpus = libraries.pin_to(threads)
-        if cpus is not None:
-            os.sched_setaffinity(self._process.pid, cpus)
+        try:
+            cpus = libraries.pin_to(threads)
+            if cpus is not None:
+                os.sched_setaffinity(self._process.pid, cpus)
+            self.receive(seconds=READY_SECONDS)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The process's number, which is that of its group too."""
+        return self._process.pid
 
     @property
     def _output(self) -> int:
@@ -82,17 +103,13 @@ class Worker:
         ------
         TooSlow, WorkerDied, RequestFailed
         """
-        self.send(do, **arguments)
-        return self.receive(seconds=seconds)
-
-    def send(self, do: str, **arguments: Any) -> None:
-        """Send a request."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"do": do} | arguments).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._death() from None
+        return self.receive(seconds=seconds)
 
     def receive(self, *, seconds: float) -> dict[str, Any]:
         """Wait for an answer."""
@@ -119,7 +136,7 @@ class Worker:
 
     def cpu_seconds(self) -> float:
         """CPU time of all its threads so far."""
-        clock = (~self._process.pid << 3) | 2  # clock_getcpuclockid(3): its scheduler clock, in nanoseconds
+        clock = (~self.pid << 3) | 2  # clock_getcpuclockid(3): its scheduler clock, in nanoseconds
         try:
             return time.clock_gettime(clock)
         except OSError:  # it has ended
@@ -127,15 +144,38 @@ class Worker:
 
     def resume(self) -> None:
         """Let it run."""
-        self._process.send_signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
     def pause(self) -> None:
-        """Stop all its threads."""
-        self._process.send_signal(signal.SIGSTOP)
+        """Stop all its threads, and wait until they stand still.
+
+        Raises
+        ------
+        NotQuiet
+            One goes on for QUIET_SECONDS.
+        """
+        self._signal(signal.SIGSTOP)
+        deadline = time.monotonic() + QUIET_SECONDS
+        while any(self._is_running(thread) for thread in Path(f"/proc/{self.pid}/task").glob("*")):
+            if time.monotonic() > deadline:
+                raise NotQuiet(f"process {self.pid} goes on computing though it has been stopped")
+            time.sleep(0.0001)
+
+    @staticmethod
+    def _is_running(thread: Path) -> bool:
+        """A thread is neither stopped nor gone."""
+        try:
+            return (thread / "stat").read_text().rpartition(")")[2].split()[0] not in "TtZXx"
+        except OSError:
+            return False
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
 
     def close(self) -> None:
-        """End the process. What it held is given back to the system."""
-        self._process.kill()
+        """End the process and those that it started. What they held is given back to the system."""
+        self._signal(signal.SIGKILL)
         self._process.wait()
         self._answers.close()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -146,7 +186,16 @@ class Worker:
 
 
 class Pool:
-    """The workers of one thread count, by library; a context manager that ends them all."""
+    """The workers of one thread count, by library; a context manager that ends them all.
+
+    Parameters
+    ----------
+    paths : dict
+        The libraries' classes by name, "module:attribute".
+    threads : int
+    environments : dict
+        Variables for some of them, by name.
+    """
 
     def __init__(self, paths: dict[str, str], threads: int, environments: dict[str, dict[str, str]]) -> None:
         self._paths = paths
@@ -155,16 +204,22 @@ class Pool:
         self._workers: dict[str, Worker] = {}
 
     def __enter__(self) -> "Pool":
-        for name in self._paths:
-            self.restart(name)
         return self
 
     def __exit__(self, *exception: object) -> None:
         for name in list(self._workers):
             self.drop(name)
 
-    def restart(self, name: str) -> None:
-        """Start a worker, in place of the one of that name."""
+    def __contains__(self, name: str) -> bool:
+        return name in self._workers
+
+    def start(self, name: str) -> None:
+        """Start a worker, in place of the one of that name.
+
+        Raises
+        ------
+        WorkerError
+        """
         self.drop(name)
         self._workers[name] = Worker(self._paths[name], self._threads, self._environments.get(name))
         self._workers[name].pause()
@@ -179,30 +234,33 @@ class Pool:
 
         Raises
         ------
-        WorkerError
+        WorkerError, NotQuiet
         """
-        with self._alone(name) as worker:
+        with self.alone(name) as worker:
             return worker.ask(do, seconds=seconds, **arguments)
 
     @contextlib.contextmanager
-    def _alone(self, name: str) -> Iterator[Worker]:
+    def alone(self, name: str) -> Iterator[Worker]:
+        """A worker that runs, while all the others are quiet."""
         worker = self._workers[name]
-        self._wait_until_quiet([other for other in self._workers.values() if other is not worker])
+        self._wait_until_quiet(name)
         worker.resume()
         try:
             yield worker
         finally:
             worker.pause()
 
-    @staticmethod
-    def _wait_until_quiet(others: list[Worker]) -> None:
-        """Wait until the CPU time of none of them grows."""
+    def _wait_until_quiet(self, asked: str) -> None:
+        """Wait until the CPU time of none of the others grows."""
+        others = {name: worker for name, worker in self._workers.items() if name != asked}
         deadline = time.monotonic() + QUIET_SECONDS
-        before = [other.cpu_seconds() for other in others]
-        while time.monotonic() < deadline:
+        before = {name: worker.cpu_seconds() for name, worker in others.items()}
+        while True:
             time.sleep(0.0002)
-            now = [other.cpu_seconds() for other in others]
+            now = {name: worker.cpu_seconds() for name, worker in others.items()}
             if now == before:
                 return
+            if time.monotonic() > deadline:
+                busy = ", ".join(name for name in others if now[name] != before[name])
+                raise NotQuiet(f"{busy} goes on computing though it has been stopped")
             before = now
-        raise WorkerError("other workers go on computing though they have been stopped")

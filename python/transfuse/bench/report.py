@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +16,11 @@ from transfuse.bench.statistics import Estimate
 SCHEMA = 1
 OURS = "transfuse"
 FEWEST_ROUNDS = 5
-"""Clean rounds that a verdict needs."""
+"""Rounds that a verdict needs."""
 
 State = Literal["measured", "left", "stopped", "failed", "wrong"]
 Column = Literal["out", "allocated"]
+COLUMNS: tuple[Column, ...] = ("out", "allocated")
 
 
 @dataclass
@@ -39,6 +40,8 @@ class Entry:
         Why it is not "measured".
     error : float or None
         Largest difference from the result in float64.
+    estimate : float or None
+        Rough seconds of a call, from before the rounds.
     """
 
     library: str
@@ -48,6 +51,7 @@ class Entry:
     state: State = "measured"
     note: str = ""
     error: float | None = None
+    estimate: float | None = None
 
     @property
     def column(self) -> Column:
@@ -60,14 +64,14 @@ class Entry:
 
     @property
     def seconds(self) -> float | None:
-        """Median of the samples."""
+        """Median of all samples, or the estimate if there are none."""
         taken = [sample for sample in self.samples if sample is not None]
-        return float(np.median(taken)) if taken else None
+        return float(np.median(taken)) if taken else self.estimate
 
 
 @dataclass
 class Line:
-    """One case with one dtype and thread count. `rounds` holds what was measured in each round besides the entries.
+    """One case with one dtype and thread count.
 
     Attributes
     ----------
@@ -80,13 +84,15 @@ class Line:
         What a call computes, and moves at least.
     entries : list of Entry
     clean : list of bool
-        Rounds whose empty-parallel-region probe was short enough; the others do not count.
+        Rounds in which no foreign job was seen on a core; the others do not count.
     groups : list of int
         The repetition of each round: a close line is repeated with memory allocated anew.
     peak_flops, peak_bytes : list of float
         FMA peak and bandwidth at the same footprint, per second, in each round.
     tolerance : float
         Largest error that was accepted.
+    note : str
+        Why the line could not be measured (to its end).
     complete : bool
         False if the run was interrupted in it.
     """
@@ -104,6 +110,7 @@ class Line:
     peak_flops: list[float] = field(default_factory=list)
     peak_bytes: list[float] = field(default_factory=list)
     tolerance: float = 0.0
+    note: str = ""
     complete: bool = True
 
     def add_round(
@@ -111,8 +118,7 @@ class Line:
     ) -> None:
         """Add what a round measured; entries without a sample took no part in it."""
         for entry in self.entries:
-            missing = len(self.clean) - len(entry.samples)
-            entry.samples += [None] * missing
+            entry.samples += [None] * (len(self.clean) - len(entry.samples))
         for entry, seconds in samples:
             entry.samples.append(seconds)
         self.clean.append(clean)
@@ -126,39 +132,45 @@ class Line:
         return self.clean.count(False)
 
     @property
-    def trustworthy(self) -> bool:
-        """Enough rounds count for a verdict."""
-        return self.clean.count(True) >= FEWEST_ROUNDS
+    def headline(self) -> Column:
+        """The column whose ratio counts: `out` given, if there is a peer that can do that."""
+        return "out" if self.ours("out") and self.fastest_peer("out") else "allocated"
 
     def ours(self, column: Column) -> Entry | None:
         """Our own entry in a column."""
-        return next((entry for entry in self._timed(column) if entry.library == OURS), None)
+        return next((entry for entry in self._contenders(column) if entry.library == OURS), None)
 
     def fastest_peer(self, column: Column) -> Entry | None:
         """The peers' entry with the smallest median."""
-        peers = [entry for entry in self._timed(column) if entry.library != OURS]
+        peers = [entry for entry in self._contenders(column) if entry.library != OURS]
         return min(peers, key=self.seconds_of, default=None)
 
     def seconds_of(self, entry: Entry) -> float:
-        """Median over the rounds that count (over all of them if there are too few)."""
+        """Median over the rounds that count, or the estimate of a form that was in none; NaN if it was never timed."""
         taken = self._samples(entry)
-        if np.isnan(taken).all():  # timed in other rounds only
-            taken = np.array(entry.samples, float)
-        return float(np.nanmedian(taken))
+        if not np.isnan(taken).all():
+            return float(np.nanmedian(taken))
+        return float("nan") if entry.seconds is None else entry.seconds
+
+    def interval_of(self, entry: Entry) -> Estimate | None:
+        """The median over the rounds that count with its interval, or None for a form that was in none."""
+        taken = self._samples(entry)
+        rounds = np.flatnonzero(~np.isnan(taken))
+        if not rounds.size:
+            return None
+        return statistics.median_interval(taken[rounds], groups=self._groups()[rounds])
 
     def ratio(self, column: Column) -> Estimate | None:
         """How many times faster than the fastest peer we are, or None without one of the two."""
-        ours, fastest = self.ours(column), self.fastest_peer(column)
-        if ours is None or fastest is None:
+        contenders = self._contenders(column)
+        ours = [self._samples(entry) for entry in contenders if entry.library == OURS]
+        peers = [self._samples(entry) for entry in contenders if entry.library != OURS]
+        if not ours or not peers:
             return None
-        own, best = self._samples(ours), self._samples(fastest)
-        rounds = np.flatnonzero(~np.isnan(own) & ~np.isnan(best))
+        rounds = np.flatnonzero(~np.isnan([ours[0], *peers]).any(axis=0))
         if not rounds.size:
             return None
-        peers = np.array([self._samples(e)[rounds] for e in self._timed(column) if e.library != OURS])
-        complete = peers[~np.isnan(peers).any(axis=1)]
-        groups = np.array(self.groups)[self._counted()][rounds]
-        return statistics.ratio_interval(own[rounds], complete, groups=groups)
+        return statistics.ratio_interval(ours[0][rounds], np.array(peers)[:, rounds], groups=self._groups()[rounds])
 
     def variation(self, entry: Entry) -> float:
         """Coefficient of variation over the rounds that count."""
@@ -167,46 +179,64 @@ class Line:
 
     def share_of_peak(self, entry: Entry) -> float:
         """GFLOP/s over the FMA peak of the same run."""
-        return self.flops / self.seconds_of(entry) / _median(self.peak_flops, self._counted())
+        return self.flops / self.seconds_of(entry) / self._median(self.peak_flops)
 
     def share_of_bandwidth(self, entry: Entry) -> float | None:
         """Bytes per second over the bandwidth at the same footprint, or None where that says nothing."""
-        limit = _median(self.peak_bytes, self._counted())
+        limit = self._median(self.peak_bytes)
         return self.bytes / self.seconds_of(entry) / limit if limit else None
 
-    def verdict(self, column: Column = "out") -> str:
-        """The ratio in plain words."""
-        ratio = self.ratio(column)
-        if self.ours(column) is None:
-            return "transfuse was not measured"
+    @property
+    def decided(self) -> bool:
+        """There is a ratio of enough rounds in which no foreign job was seen."""
+        return self.ratio(self.headline) is not None and len(self._counted()) >= FEWEST_ROUNDS and self._is_quiet()
+
+    @property
+    def broken(self) -> str:
+        """What is wrong with our own entries; "" if nothing is."""
+        notes = [e.note for e in self.entries if e.library == OURS and e.state in ("failed", "wrong", "stopped")]
+        return notes[0] if notes else ""
+
+    @property
+    def verdict(self) -> str:
+        """The ratio of the headline column in plain words."""
+        ratio = self.ratio(self.headline)
+        if self.broken:
+            return f"transfuse failed: {self.broken}"
         if ratio is None:
-            return "no peer to compare with"
-        if not self.trustworthy:
-            return "undecided: the machine was busy" if self.complete else "undecided: interrupted"
-        return {
-            "faster": f"{ratio.value:.2f} times as fast",
-            "slower": f"slower: {1 / ratio.value:.2f} times the time",
+            return f"not measured: {self.note}" if self.note else "no peer to compare with"
+        if not self.decided:
+            return "undecided: " + ("the machine was busy" if not self._is_quiet() else "too few rounds")
+        digits = 3 if abs(ratio.value - 1) < 0.05 else 2
+        text = {
+            "faster": f"{ratio.value:.{digits}f} times as fast",
+            "slower": f"slower: {1 / ratio.value:.{digits}f} times the time",
             "even": "even",
         }[ratio.verdict]
+        return text + (" (result allocated)" if self.headline == "allocated" else "")
 
-    def _timed(self, column: Column) -> list[Entry]:
-        return [
-            e for e in self.entries if e.column == column and e.seconds is not None and e.state in ("measured", "left")
-        ]
+    def _contenders(self, column: Column) -> list[Entry]:
+        """Those that were timed to the end; "left" ones are known to be slower."""
+        return [e for e in self.entries if e.column == column and e.state == "measured" and any(e.samples)]
 
     def _samples(self, entry: Entry) -> NDArray[np.float64]:
         """Its samples in the rounds that count, NaN where it has none."""
         padded = entry.samples + [None] * (len(self.clean) - len(entry.samples))
         return np.array(padded, float)[self._counted()]
 
+    def _groups(self) -> NDArray[np.intp]:
+        return np.array(self.groups, np.intp)[self._counted()]
+
+    def _median(self, values: list[float]) -> float:
+        return float(np.median(np.array(values)[self._counted()]))
+
+    def _is_quiet(self) -> bool:
+        """Rounds count as clean or not; where hardly any is clean, all of them are shown, without a verdict."""
+        return self.dropped == 0 or self.clean.count(True) >= FEWEST_ROUNDS
+
     def _counted(self) -> list[int]:
-        """The rounds that count; all of them where too few do."""
-        clean = [i for i, good in enumerate(self.clean) if good]
-        return clean if self.trustworthy else list(range(len(self.clean)))
-
-
-def _median(values: list[float], rounds: list[int]) -> float:
-    return float(np.median([values[i] for i in rounds]))
+        """The rounds that count."""
+        return [i for i, clean in enumerate(self.clean) if clean or not self._is_quiet()]
 
 
 @dataclass
@@ -217,7 +247,9 @@ class Report:
     ----------
     operation, title : str
     machine : dict
-        Description of the machine and versions of the libraries.
+        Description of the machine, versions of the libraries, and the tier that was measured.
+    settings : dict
+        How thoroughly it was measured.
     absent : dict
         Libraries that took no part, with the reason.
     lines : list of Line
@@ -227,28 +259,29 @@ class Report:
     operation: str
     title: str
     machine: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     lines: list[Line] = field(default_factory=list)
     interrupted: bool = False
 
-    def geometric_mean(self, column: Column = "out") -> float | None:
-        """Of the ratios of all lines."""
-        ratios = [ratio.value for line in self.lines if (ratio := line.ratio(column)) is not None]
+    def geometric_mean(self) -> float | None:
+        """Of the ratios of all lines, in their headline columns."""
+        ratios = [ratio.value for line in self.lines if (ratio := line.ratio(line.headline)) is not None]
         return float(np.exp(np.mean(np.log(ratios)))) if ratios else None
 
     def to_json(self) -> str:
         """All samples, and what follows from them."""
         content = {"schema": SCHEMA} | dataclasses.asdict(self)
         for line, described in zip(self.lines, content["lines"], strict=True):
-            described["ratios"] = {column: _described(line.ratio(column)) for column in ("out", "allocated")}
-            described["verdict"] = line.verdict()
+            described["ratios"] = {column: _described(line.ratio(column)) for column in COLUMNS}
+            described["verdict"] = line.verdict
             for entry, one in zip(line.entries, described["entries"], strict=True):
-                one["seconds"] = line.seconds_of(entry) if entry.seconds is not None else None
-        return json.dumps(content, indent=1)
+                one["median"] = _described(line.interval_of(entry))
+        return json.dumps(content, indent=1, allow_nan=False)
 
     def save(self, path: Path) -> None:
-        """Write :meth:`to_json` to a file."""
-        path.write_text(self.to_json() + "\n")
+        """Write :meth:`to_json` to a file, at once or not at all."""
+        write_whole(path, self.to_json().encode() + b"\n")
 
     @classmethod
     def load(cls, path: Path) -> "Report":
@@ -265,16 +298,22 @@ class Report:
         lines = [_known(Line, line) for line in content.pop("lines")]
         for line in lines:
             line.sizes = tuple(line.sizes)
-            line.entries = [_known(Entry, entry) for entry in _dicts(line.entries)]
+            line.entries = [_known(Entry, entry) for entry in line.entries]
         return cls(lines=lines, **content)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it never holds a part of the content."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _described(ratio: Estimate | None) -> dict[str, float] | None:
     return dataclasses.asdict(ratio) if ratio else None
-
-
-def _dicts(values: Iterable[Any]) -> list[dict[str, Any]]:
-    return list(values)
 
 
 def _known(kind: Any, content: dict[str, Any]) -> Any:

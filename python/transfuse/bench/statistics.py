@@ -45,7 +45,7 @@ def median_interval(samples: ArrayLike, *, groups: ArrayLike | None = None, seed
     ----------
     samples : (rounds,)
     groups : (rounds,), optional
-        The repetition that a round belongs to; see :func:`draw_rounds`.
+        The repetition that a round belongs to; see :func:`_draw`.
     seed : int
 
     Raises
@@ -56,8 +56,8 @@ def median_interval(samples: ArrayLike, *, groups: ArrayLike | None = None, seed
     values = np.asarray(samples, float)
     if values.size == 0:
         raise ValueError("samples: expected at least one, got none")
-    drawn = np.median(values[draw_rounds(values.size, groups, seed)], axis=1)
-    return _estimate(float(np.median(values)), drawn)
+    labels = _labels(values.size, groups)
+    return _estimate(_medians(values[None], labels)[0], _drawn_medians(values[None], labels, seed)[0])
 
 
 def ratio_interval(ours: ArrayLike, peers: ArrayLike, *, groups: ArrayLike | None = None, seed: int = 0) -> Estimate:
@@ -72,7 +72,7 @@ def ratio_interval(ours: ArrayLike, peers: ArrayLike, *, groups: ArrayLike | Non
     peers : (forms, rounds)
         Seconds, in the same rounds.
     groups : (rounds,), optional
-        The repetition that a round belongs to; see :func:`draw_rounds`.
+        The repetition that a round belongs to; see :func:`_draw`.
     seed : int
 
     Raises
@@ -83,31 +83,50 @@ def ratio_interval(ours: ArrayLike, peers: ArrayLike, *, groups: ArrayLike | Non
     a, b = np.asarray(ours, float), np.atleast_2d(np.asarray(peers, float))
     if a.size == 0 or b.size == 0 or b.shape[1] != a.size:
         raise ValueError(f"peers: expected samples of the same rounds as ours, got shapes {a.shape} and {b.shape}")
-    rounds = draw_rounds(a.size, groups, seed)
-    drawn = np.median(b[:, rounds], axis=2).min(axis=0) / np.median(a[rounds], axis=1)
-    return _estimate(float(np.median(b, axis=1).min() / np.median(a)), drawn)
+    labels, samples = _labels(a.size, groups), np.vstack([a, b])
+    medians, drawn = _medians(samples, labels), _drawn_medians(samples, labels, seed)
+    return _estimate(medians[1:].min() / medians[0], drawn[1:].min(axis=0) / drawn[0])
 
 
-def draw_rounds(rounds: int, groups: ArrayLike | None, seed: int) -> NDArray[np.intp]:
-    """Indices of resampled rounds, one resample per row.
+def _labels(rounds: int, groups: ArrayLike | None) -> NDArray[np.intp]:
+    """The number of each round's group, counted from 0."""
+    return np.unique(np.zeros(rounds) if groups is None else np.asarray(groups), return_inverse=True)[1]
 
-    With groups (repetitions with memory allocated anew), whole repetitions are drawn first and rounds within them
-    after: rounds of one repetition are alike, and counting them as independent would make the interval too short.
+
+def _medians(samples: NDArray[np.float64], labels: NDArray[np.intp]) -> NDArray[np.float64]:
+    """For each row the median over the groups of the medians within a group."""
+    within = [np.median(samples[:, labels == label], axis=1) for label in range(labels.max() + 1)]
+    return np.asarray(np.median(within, axis=0), float)
+
+
+def _drawn_medians(samples: NDArray[np.float64], labels: NDArray[np.intp], seed: int) -> NDArray[np.float64]:
+    """The same of every resample: (rows, RESAMPLES)."""
+    rounds = _draw(labels, seed)
+    return np.stack([np.median(np.median(row[rounds], axis=2), axis=1) for row in samples])
+
+
+def _draw(labels: NDArray[np.intp], seed: int) -> NDArray[np.intp]:
+    """Indices of resampled rounds: (RESAMPLES, groups, rounds of a group).
+
+    Groups are repetitions with memory allocated anew. Whole repetitions are drawn first, and rounds within them after:
+    rounds of one repetition are alike, and counting them as independent would make the interval too short.
     """
     generator = np.random.default_rng(seed)
-    if groups is None:
-        return generator.integers(0, rounds, (RESAMPLES, rounds))
-    labels = np.asarray(groups)
-    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    if len(members) == 1:
-        return draw_rounds(rounds, None, seed)
-    size = min(len(member) for member in members)
-    drawn = [generator.choice(member, (RESAMPLES, size)) for member in members]  # (RESAMPLES, size) for each group
+    members = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
+    sizes = np.array([member.size for member in members])
+    padded = np.zeros((len(members), sizes.max()), np.intp)
+    for row, member in zip(padded, members, strict=True):
+        row[: member.size] = member
     chosen = generator.integers(0, len(members), (RESAMPLES, len(members)))
-    return np.stack([np.stack(drawn)[c, i].ravel() for i, c in enumerate(chosen)]).astype(np.intp)
+    if len(members) == 1:
+        chosen[:] = 0
+    count = round(float(sizes.mean()))
+    places = generator.random((RESAMPLES, len(members), count)) * sizes[chosen][:, :, None]
+    drawn: NDArray[np.intp] = padded[chosen[:, :, None], places.astype(np.intp)]
+    return drawn
 
 
 def _estimate(value: float, drawn: NDArray[np.float64]) -> Estimate:
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
-    return Estimate(value, float(low), float(high))
+    return Estimate(float(value), float(low), float(high))

@@ -8,7 +8,8 @@ import rich.table
 import rich.text
 
 from transfuse.bench import libraries, operation
-from transfuse.bench.report import Column, Line, Report
+from transfuse.bench.measure import threads_text
+from transfuse.bench.report import Entry, Line, Report
 from transfuse.bench.statistics import Estimate
 
 FULL_WIDTH = 170
@@ -89,13 +90,9 @@ def library_label(name: str) -> str:
 
 def row(line: Line) -> Row:
     """A line in words."""
-    column: Column = "out" if line.ours("out") is not None else "allocated"
-    ours, peer = line.ours(column), line.fastest_peer(column)
-    ratio = line.ratio(column)
-    speed = share = ""
-    if ours is not None:
-        speed, share = _limit(line, column)
-    variations = [f"{line.variation(entry):.0%}" for entry in (ours, peer) if entry is not None]
+    ours, peer = line.ours(line.headline), line.fastest_peer(line.headline)
+    ratio = line.ratio(line.headline)
+    speed, share = _limit(line, ours) if ours else ("", "")
     return Row(
         case=line.label,
         name=line.name,
@@ -108,16 +105,14 @@ def row(line: Line) -> Row:
         allocated=_text(line.ratio("allocated")),
         speed=speed,
         share=share,
-        variation=" / ".join(variations),
-        verdict=line.verdict(column),
-        style=COLORS[ratio.verdict] if ratio and line.trustworthy else "",
+        variation=" / ".join(f"{line.variation(entry):.0%}" for entry in (ours, peer) if entry is not None),
+        verdict=line.verdict,
+        style=COLORS[ratio.verdict] if ratio and line.decided and not line.broken else "",
     )
 
 
-def _limit(line: Line, column: Column) -> tuple[str, str]:
+def _limit(line: Line, ours: Entry) -> tuple[str, str]:
     """Speed and share of whichever limit, arithmetic or memory, we are closer to."""
-    ours = line.ours(column)
-    assert ours is not None
     peak, memory = line.share_of_peak(ours), line.share_of_bandwidth(ours)
     seconds = line.seconds_of(ours)
     if memory is not None and memory > peak:
@@ -132,7 +127,9 @@ def _text(ratio: Estimate | None) -> str:
 def table(report: Report, *, width: int = FULL_WIDTH) -> rich.table.Table:
     """For a terminal or a notebook. One narrower than FULL_WIDTH columns gets the columns that matter most."""
     headings = {name: HEADINGS[name] for name in HEADINGS if width >= FULL_WIDTH or name not in DETAILS}
-    shown = rich.table.Table(title=f"{report.title}: transfuse against the fastest peer", box=rich.box.SIMPLE_HEAD)
+    tier = report.machine.get("tier", "")
+    title = f"{report.title}: transfuse ({tier}) against the fastest peer" if tier else report.title
+    shown = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD)
     for name, heading in headings.items():
         left = name in ("case", "dtype", "peer", "verdict")
         shown.add_column(heading, justify="left" if left else "right", no_wrap=name in ("dtype", "ours", "ratio"))
@@ -141,6 +138,8 @@ def table(report: Report, *, width: int = FULL_WIDTH) -> rich.table.Table:
         cells["case"] = rich.text.Text.assemble(one.case, "\n" if one.name else "", (one.name, "dim"))
         if width >= FULL_WIDTH:
             cells["peer"] = rich.text.Text.assemble(one.peer, "\n", (one.form, "dim"))
+        else:
+            cells["ratio"] = rich.text.Text.assemble(one.ratio, "\n", (f"allocated {one.allocated}", "dim"))
         cells["verdict"] = rich.text.Text(one.verdict, one.style)
         shown.add_row(*cells.values())
     return shown
@@ -164,12 +163,14 @@ def remarks(report: Report) -> list[str]:
     """What a reader must know besides the table: who is missing, what failed, what was dropped."""
     found = [f"{library_label(name)} took no part: {reason}" for name, reason in report.absent.items()]
     for line in report.lines:
-        where = f"{line.label} {line.dtype}, {line.threads} thread{'s' * (line.threads > 1)}"
+        where = f"{line.label} {line.dtype}, {threads_text(line.threads)}"
+        if line.note:
+            found.append(f"{where}: {line.note}")
         for entry in line.entries:
             if entry.state in ("failed", "wrong", "stopped"):
                 found.append(f"{where}: {library_label(entry.library)} `{entry.statement}` {entry.state}: {entry.note}")
         if line.dropped:
-            found.append(f"{where}: {line.dropped} of {len(line.clean)} rounds dropped, a foreign job held a core")
+            found.append(f"{where}: {line.dropped} of {len(line.clean)} rounds dropped: a foreign job was on a core")
     if report.interrupted:
         found.append("interrupted: the lines above are what was measured until then")
     return found

@@ -2,16 +2,16 @@
 
     python -m transfuse.bench.worker LIBRARY THREADS
 
-reads requests, one JSON object per line, from its input and answers each with a line on its output:
+says {"ready": true}, then reads requests, one JSON object per line, and answers each with a line:
 
     {"do": "start"}          -> {}                    import the library
     {"do": "load", ...}      -> {"forms": [...]}      make the inputs of a case
     {"do": "reference", ...} -> {"tolerance": x}      the result in float64, into a file
     {"do": "prepare", ...}   -> {}                    a form's setup: views, compilation
-    {"do": "call", ...}      -> {"seconds": x}        one call
-    {"do": "compare"}        -> {"error": x}          its result against the reference
+    {"do": "call", ...}      -> {}                    one call
+    {"do": "compare", ...}   -> {"error": x}          its result against the reference; null if it is none
     {"do": "estimate", ...}  -> {"seconds": x}        about how long a call takes
-    {"do": "sample", ...}    -> {"seconds": x}        the time per call over several calls
+    {"do": "sample", ...}    -> {"seconds": x, ...}   the time per call over several calls
     {"do": "probe", ...}     -> {...}                 the machine's limits
 
 An exception becomes {"failed": text}.
@@ -33,8 +33,6 @@ from transfuse.bench import limits, operation
 from transfuse.bench.libraries import Library
 
 ESTIMATE_SECONDS = 0.001
-LONG_CALL = 0.25
-"""Seconds from which on a call needs no untimed one before it."""
 
 
 class Session:
@@ -45,6 +43,7 @@ class Session:
         self._threads = threads
         self._names: dict[str, Any] = {}
         self._limits = limits.Limits(threads)
+        self._unload()
 
     def handle(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer one request."""
@@ -57,15 +56,21 @@ class Session:
         self._names = self._library.load(self._threads)
         return {}
 
+    def _unload(self) -> None:
+        self._arrays: dict[str, Any] = {}
+        self._spaces: dict[int, dict[str, Any]] = {}
+        self._out: Any = None
+        self._result: Any = None
+
     def do_load(self, path: str, case: dict[str, Any], dtype: str, seed: int) -> dict[str, Any]:
         """Make the inputs of a case."""
+        self._unload()
         found = operation.find_operation(path)
         self._case, self._dtype = found.case(**case), np.dtype(dtype)
-        self._inputs = found.inputs(self._case, self._dtype, np.random.default_rng(seed))
-        self._operation = found
+        inputs = found.inputs(self._case, self._dtype, np.random.default_rng(seed))
+        self._arrays = {name: self._library.from_numpy(array) for name, array in inputs.items()}
+        self._out_shape = found.output_shape(self._case)
         self._forms = found.forms[self._library.name](self._case)
-        self._spaces: dict[int, dict[str, Any]] = {}
-        self._arrays = {name: self._library.from_numpy(array) for name, array in self._inputs.items()}
         return {"forms": [dataclasses.asdict(form) for form in self._forms]}
 
     def do_reference(self, path: str, case: dict[str, Any], dtype: str, seed: int, file: str) -> dict[str, Any]:
@@ -79,11 +84,13 @@ class Session:
         return {"tolerance": tolerance}
 
     def do_prepare(self, form: int) -> dict[str, Any]:
-        """Run a form's setup."""
+        """Run a form's setup. All forms share one `out`, which holds no result of another form then."""
         names = self._names | self._arrays
         if self._forms[form].writes_out:
-            shape = self._operation.output_shape(self._case)
-            names["out"] = self._library.from_numpy(np.full(shape, np.nan, self._dtype))
+            if self._out is None:
+                self._out = np.empty(self._out_shape, self._dtype)
+            self._out.fill(np.nan)
+            names["out"] = self._library.from_numpy(self._out)
         exec(self._forms[form].setup, names)
         self._spaces[form] = names
         return {}
@@ -91,39 +98,36 @@ class Session:
     def do_call(self, form: int) -> dict[str, Any]:
         """Call a form once and keep its result."""
         names = self._spaces[form]
-        code = compile(self._forms[form].statement, "<form>", "eval")
-        start = time.perf_counter()
-        value = eval(code, names)
-        seconds = time.perf_counter() - start
+        value = eval(self._forms[form].statement, names)
         self._result = names["out"] if self._forms[form].writes_out else value
-        return {"seconds": seconds}
+        return {}
 
     def do_compare(self, file: str) -> dict[str, Any]:
-        """Compare the result kept with the reference. The error is the largest difference; inf where shapes differ."""
+        """The largest difference of the result from the reference; None if it has another shape or is not finite."""
         result, reference = self._library.to_numpy(self._result), np.load(file)
-        del self._result
+        self._result = None
         if result.shape != reference.shape or result.dtype != self._dtype:
-            return {"error": float("inf")}
-        if not result.size:
-            return {"error": 0.0}
-        error = float(np.max(np.abs(result - reference)))
-        return {"error": error if np.isfinite(error) else float("inf")}
+            return {"error": None}
+        error = float(np.max(np.abs(result - reference), initial=0.0))
+        return {"error": error if np.isfinite(error) else None}
 
     def do_estimate(self, form: int) -> dict[str, Any]:
-        """Time a form roughly: over as many calls as take ESTIMATE_SECONDS."""
+        """Time a form roughly: over as many calls as take ESTIMATE_SECONDS, the better of two."""
         timer = timeit.Timer(self._forms[form].statement, globals=self._spaces[form])
         calls, seconds = 1, timer.timeit(1)
         while seconds < ESTIMATE_SECONDS:
             calls *= 4
             seconds = timer.timeit(calls)
-        return {"seconds": seconds / calls}
+        return {"seconds": min(seconds, timer.timeit(calls)) / calls}
 
     def do_sample(self, form: int, calls: int, warm: bool) -> dict[str, Any]:
-        """Time a form, after an untimed call if `warm`."""
+        """Time a form, after an untimed call if `warm`; and the part of that time in which it was not on a CPU."""
         timer = timeit.Timer(self._forms[form].statement, globals=self._spaces[form])
         if warm:
             timer.timeit(1)
-        return {"seconds": timer.timeit(calls) / calls}
+        cpu = time.process_time()
+        seconds = timer.timeit(calls)
+        return {"seconds": seconds / calls, "waiting": max(0.0, seconds - (time.process_time() - cpu)) / seconds}
 
     def do_probe(self, dtype: str, read: int, write: int) -> dict[str, Any]:
         """Measure the machine's limits."""
@@ -147,16 +151,20 @@ def main() -> None:
     """Serve requests until the input ends."""
     _die_with_parent()
     channel = _own_output()
-    library: Library = operation.find(sys.argv[1])()
-    session = Session(library, int(sys.argv[2]))
-    for line in sys.stdin:
-        try:
-            answer = session.handle(json.loads(line))
-        except Exception as error:
-            text = str(error).strip() or type(error).__name__
-            answer = {"failed": f"{type(error).__name__}: {text.splitlines()[0]}"}
+
+    def reply(answer: dict[str, Any]) -> None:
         channel.write(json.dumps(answer) + "\n")
         channel.flush()
+
+    library: Library = operation.find(sys.argv[1])()
+    session = Session(library, int(sys.argv[2]))
+    reply({"ready": True})
+    for line in sys.stdin:
+        try:
+            reply(session.handle(json.loads(line)))
+        except Exception as error:
+            text = str(error).strip() or type(error).__name__
+            reply({"failed": f"{type(error).__name__}: {text.splitlines()[0]}"})
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from transfuse import _core
+
 SOURCE = Path(__file__).with_name("cython_kernels.pyx")
 FLAGS = ["-O3", "-march=native", "-ffast-math", "-fopenmp", "-w"]
 
@@ -24,7 +26,7 @@ def kernels() -> Any:
     import filelock
     import platformdirs
 
-    key = "\n".join([SOURCE.read_text(), importlib.metadata.version("Cython"), sys.version, *FLAGS])
+    key = "\n".join([SOURCE.read_text(), _core.cpu_model(), importlib.metadata.version("Cython"), sys.version, *FLAGS])
     folder = platformdirs.user_cache_path("transfuse") / "cython" / hashlib.sha256(key.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / "lock"):

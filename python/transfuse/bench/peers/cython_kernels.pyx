@@ -27,12 +27,15 @@ def matmul_t_loops(const real[:, :, :] a, const real[:, :, :] b, real[:, :, :] o
 
 def matmul_t_blocked(const real[:, :, ::1] a, const real[:, :, ::1] b, real[:, :, ::1] out):
     """out[i] = (a[i] @ b[i]).T in blocks of BLOCK, spread over the threads."""
-    cdef Py_ssize_t i, task
+    cdef Py_ssize_t task, i, place
     cdef Py_ssize_t row_blocks = (a.shape[1] + BLOCK - 1) // BLOCK
     cdef Py_ssize_t col_blocks = (b.shape[2] + BLOCK - 1) // BLOCK
-    for i in range(a.shape[0]):
-        for task in prange(row_blocks * col_blocks, nogil=True, schedule="dynamic"):
-            _block(a[i], b[i], out[i], task // col_blocks * BLOCK, task % col_blocks * BLOCK)
+    cdef Py_ssize_t blocks = row_blocks * col_blocks
+    cdef bint worth_threads = a.shape[0] * a.shape[1] * a.shape[2] * b.shape[2] > 100_000
+    for task in prange(a.shape[0] * blocks, nogil=True, schedule="dynamic", use_threads_if=worth_threads):
+        i = task // blocks
+        place = task % blocks
+        _block(a[i], b[i], out[i], place // col_blocks * BLOCK, place % col_blocks * BLOCK)
     return out.base
 
 

@@ -1,4 +1,4 @@
-"""Numba kernels: blocked, packed, parallel, with inner loops that LLVM vectorises."""
+"""Numba kernels: blocked, packed, parallel, with inner loops that LLVM vectorises. Stacks of matrices."""
 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,no-untyped-call"
 
@@ -8,32 +8,87 @@ import numpy as np
 DEPTH = 256  # of a block: its columns of A and B
 WIDTH = 256  # of a block: rows of A, side by side once packed, so that DEPTH × WIDTH elements stay in L2
 HEIGHT = 16  # columns of B that a thread takes at a time
+FEW = 4  # rows of A for which B is read once, as it lies
+STRIP = 512  # columns of B that a thread takes at a time then
+WORTH_THREADS = 100_000  # multiply-adds
+
+
+def kernel(a, b):
+    """The kernel for operands of these shapes: (batch, rows, depth) and (batch, depth, columns)."""
+    if a.size * b.shape[2] < WORTH_THREADS:
+        return matmul_t_serial
+    return matmul_t_few_rows if a.shape[1] <= FEW else matmul_t
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True)
 def matmul_t(a, b, out):
-    """out[i] = (a[i] @ b[i]).T for stacks of matrices.
+    """out[i] = (a[i] @ b[i]).T
 
     out[n, m] = Σ b[k, n] · a[m, k] runs along m, which is contiguous in `out` and, after packing, in `a`. Two rows of
     `out` and four k at a time: eight multiply-adds for six loads.
     """
     batch, rows, depth = a.shape
-    cols = b.shape[2]
     row_blocks = (rows + WIDTH - 1) // WIDTH
-    col_blocks = (cols + HEIGHT - 1) // HEIGHT
-    packed = np.empty((row_blocks, depth, WIDTH), a.dtype)
-    for i in range(batch):
-        for block in numba.prange(row_blocks):
-            for k in range(depth):
-                for m in range(min(WIDTH, rows - block * WIDTH)):
-                    packed[block, k, m] = a[i, block * WIDTH + m, k]
-        for task in numba.prange(row_blocks * col_blocks):
-            block, first = task // col_blocks, task % col_blocks * HEIGHT
-            _block(packed[block], b[i], out[i], block * WIDTH, min(WIDTH, rows - block * WIDTH), first)
+    col_blocks = (b.shape[2] + HEIGHT - 1) // HEIGHT
+    packed = np.empty((batch * row_blocks, depth, min(WIDTH, rows)), a.dtype)
+    for block in numba.prange(batch * row_blocks):
+        _pack(a[block // row_blocks], block % row_blocks * WIDTH, packed[block])
+    for task in numba.prange(batch * row_blocks * col_blocks):
+        block, first = task // col_blocks, task % col_blocks * HEIGHT
+        i, row = block // row_blocks, block % row_blocks * WIDTH
+        _block(packed[block], b[i], out[i], row, min(WIDTH, rows - row), first)
     return out
 
 
-@numba.njit(fastmath=True, cache=True, inline="never")
+@numba.njit(fastmath=True, cache=True)
+def matmul_t_serial(a, b, out):
+    """The same for small matrices, on one thread."""
+    batch, rows, depth = a.shape
+    packed = np.empty((depth, min(WIDTH, rows)), a.dtype)
+    for i in range(batch):
+        for row in range(0, rows, WIDTH):
+            _pack(a[i], row, packed)
+            for first in range(0, b.shape[2], HEIGHT):
+                _block(packed, b[i], out[i], row, min(WIDTH, rows - row), first)
+    return out
+
+
+@numba.njit(parallel=True, fastmath=True, cache=True)
+def matmul_t_few_rows(a, b, out):
+    """The same for few rows of A: strips of B's columns, four of its rows at a time."""
+    batch, rows, depth = a.shape
+    cols = b.shape[2]
+    strips = (cols + STRIP - 1) // STRIP
+    for task in numba.prange(batch * strips):
+        i, first = task // strips, task % strips * STRIP
+        last = min(first + STRIP, cols)
+        width, whole = last - first, depth // 4 * 4
+        sums = np.empty(STRIP, a.dtype)
+        for m in range(rows):
+            sums[:] = 0
+            for k in range(0, whole, 4):
+                x0, x1, x2, x3 = a[i, m, k], a[i, m, k + 1], a[i, m, k + 2], a[i, m, k + 3]
+                b0, b1 = b[i, k, first:last], b[i, k + 1, first:last]
+                b2, b3 = b[i, k + 2, first:last], b[i, k + 3, first:last]
+                for n in range(width):
+                    sums[n] += x0 * b0[n] + x1 * b1[n] + x2 * b2[n] + x3 * b3[n]
+            for k in range(whole, depth):
+                for n in range(width):
+                    sums[n] += a[i, m, k] * b[i, k, first + n]
+            for n in range(width):
+                out[i, first + n, m] = sums[n]
+    return out
+
+
+@numba.njit(cache=True)
+def _pack(a, row, packed):
+    """Rows `row` ... of A side by side."""
+    for k in range(a.shape[1]):
+        for m in range(min(WIDTH, a.shape[0] - row)):
+            packed[k, m] = a[row + m, k]
+
+
+@numba.njit(fastmath=True, cache=True)
 def _block(a, b, out, row, width, first):
     """Columns `first` ... of B against one packed block of A, whose rows start at `row`."""
     depth, cols = b.shape
