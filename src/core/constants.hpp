@@ -54,10 +54,14 @@ constexpr std::int64_t kChunkWork = 50'000;
 constexpr std::int64_t kChunks = 32;
 
 /// Products of so few rows read the other operand once, in place: `sweep` if its columns are adjacent and there are
-/// enough of them to fill vectors, `dots` if its depth is.
+/// enough of them to fill vectors, `dots` if its depth is, and long enough to pay for adding up a vector's lanes.
 constexpr std::int64_t kSweepRows = 16;
 constexpr std::int64_t kSweepCols = 64;
 constexpr std::int64_t kDotRows = 4;
+constexpr std::int64_t kDotDepth = 512;
+
+/// Columns from which on `dots` is worth a copy of its left operand.
+constexpr std::int64_t kCopyCols = 256;
 
 /// The least work (multiply-adds, or stores of an outer product) that is a chunk of such a product, and the least
 /// columns that `sweep` takes at a time, so that it reads rows in pieces that memory delivers fast.

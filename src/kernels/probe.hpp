@@ -36,7 +36,8 @@ void memory_probe(const MemoryProbe& p) {
   };
   for (std::int64_t at = aligned(p.read); at + line <= p.read_bytes; at += line)
     unroll<line / step>([&](auto i) __attribute__((always_inline)) {
-      asm volatile("" : : "x"(V::load(p.read + at + decltype(i)::value * step)));  // nobody else wants the value
+      const auto value = V::load(p.read + at + decltype(i)::value * step);
+      asm volatile("" : : "x"(value));  // nobody else wants it
     });
   const auto value = V::fill(1);
   const auto write = [&](auto store) __attribute__((always_inline)) {

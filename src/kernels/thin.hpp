@@ -248,7 +248,7 @@ struct Thin {
         });
       });
     };
-    unroll<count>([&](auto i) { total[decltype(i)::value] = V::zero(); });
+    unroll<count>([&](auto i) __attribute__((always_inline)) { total[decltype(i)::value] = V::zero(); });
     const std::int64_t bytes = p.depth * size;
     const std::int64_t whole = p.depth / V::width * vector;
     for (std::int64_t at = 0; at < bytes;) {
@@ -268,7 +268,7 @@ struct Thin {
         total[decltype(i)::value] = V::add(total[decltype(i)::value], sum[decltype(i)::value]);
       });
     }
-    each([&](auto r, auto c) {
+    each([&](auto r, auto c) __attribute__((always_inline)) {
       constexpr int first = (decltype(r)::value * Cols + decltype(c)::value) * ahead;
       const Reg all = V::add(total[first], total[first + 1]);
       store_element<T>(sums + (decltype(r)::value * kDotCols + decltype(c)::value) * size, add_lanes(all));

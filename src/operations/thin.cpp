@@ -11,14 +11,16 @@ std::optional<ThinKind> thin_kind(const Gemm& gemm, std::int64_t item_size) {
   if (gemm.depth == 1) return adjacent && gemm.out_col == item_size ? std::optional(ThinKind::outer) : std::nullopt;
   if (gemm.depth == 0) return std::nullopt;
   if (gemm.rows <= kSweepRows && gemm.cols >= kSweepCols && adjacent) return ThinKind::sweep;
-  // A left operand that lies otherwise is copied.
-  const bool left_fits = gemm.left.depth_stride == item_size || gemm.depth <= kPackedBytes / (kDotRows * item_size);
+  if (gemm.depth < kDotDepth) return std::nullopt;
+  // A left operand that lies otherwise is copied, element by element.
+  const bool left_fits = gemm.left.depth_stride == item_size ||
+                         (gemm.cols >= kCopyCols && gemm.depth <= kPackedBytes / (kDotRows * item_size));
   if (gemm.rows <= kDotRows && gemm.right.depth_stride == item_size && left_fits) return ThinKind::dots;
   return std::nullopt;
 }
 
 ThinPlan::ThinPlan(ThinKind kind, const GemmKernels& kernels, const Gemm& gemm)
-    : kind_(kind), item_size_(kernels.item_size), chunk_rows_(gemm.rows), chunk_cols_(gemm.cols) {
+    : item_size_(kernels.item_size), chunk_rows_(gemm.rows), chunk_cols_(gemm.cols) {
   // Chunks depend on the problem alone, like all others; rows of a chunk of columns should be long enough to stream.
   const auto chunk = [](std::int64_t count, std::int64_t least) {
     return std::max<std::int64_t>(least, ceil_divide(count, kChunks));

@@ -31,7 +31,6 @@ class ThinPlan {
  private:
   void copy_left(Team& team, const Gemm& gemm, std::byte* copy) const;
 
-  ThinKind kind_;
   void (*kernel_)(const ThinProduct&);
   std::int64_t item_size_;
   std::int64_t chunk_rows_, chunk_cols_;
