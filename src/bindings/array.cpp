@@ -97,8 +97,7 @@ std::string take_error() {
 
 TensorView view_of(PyArrayObject* array) {
   const int rank = PyArray_NDIM(array);
-  return {static_cast<std::byte*>(PyArray_DATA(array)),
-          PyArray_TYPE(array) == NPY_FLOAT ? DType::float32 : DType::float64, dimensions(PyArray_DIMS(array), rank),
+  return {static_cast<std::byte*>(PyArray_DATA(array)), dtype_of_array(array), dimensions(PyArray_DIMS(array), rank),
           dimensions(PyArray_STRIDES(array), rank)};
 }
 

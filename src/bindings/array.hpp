@@ -42,6 +42,23 @@ TensorView output_view(PyObject* object, const char* argument);
 /// A new C-contiguous ndarray. \throws ErrorSet (MemoryError)
 Object new_array(const Shape& shape, DType dtype);
 
+/// `object` if it is an ndarray (of no subclass) of two dimensions, contiguous, of a supported dtype; else null.
+inline PyArrayObject* plain_matrix(PyObject* object) {
+  if (!PyArray_CheckExact(object)) return nullptr;
+  auto* const array = reinterpret_cast<PyArrayObject*>(object);
+  const bool supported = PyArray_TYPE(array) == NPY_FLOAT || PyArray_TYPE(array) == NPY_DOUBLE;
+  return supported && PyArray_NDIM(array) == 2 && PyArray_IS_C_CONTIGUOUS(array) && PyArray_ISNOTSWAPPED(array)
+             ? array
+             : nullptr;
+}
+
+inline std::byte* bytes_of(PyArrayObject* array) { return static_cast<std::byte*>(PyArray_DATA(array)); }
+
+/// The DType of an ndarray whose dtype is supported.
+inline DType dtype_of_array(PyArrayObject* array) {
+  return PyArray_TYPE(array) == NPY_FLOAT ? DType::float32 : DType::float64;
+}
+
 /// The view of an ndarray whose dtype is supported.
 TensorView view_of(PyArrayObject* array);
 

@@ -63,8 +63,42 @@ array([[ 3., 12.]], dtype=float32)
 
 enum Parameter { kA, kB, kOut, kBias, kActivation, kNumThreads, kConfig, kCount };
 
+/// The call that programs make with small matrices, where the checks are what costs: contiguous ones, and nothing else
+/// but `out`. Null, with nothing done and no error set, if the call is another one or has a mistake.
+PyObject* quick_matmul_t(PyObject* const* args, Py_ssize_t positional, PyObject* keyword_names) {
+  static PyObject* const out_name = PyUnicode_InternFromString("out");
+  const Py_ssize_t keywords = keyword_names == nullptr ? 0 : PyTuple_GET_SIZE(keyword_names);
+  if (positional != 2 || keywords > 1 || (keywords == 1 && PyTuple_GET_ITEM(keyword_names, 0) != out_name))
+    return nullptr;
+  PyArrayObject* const a = plain_matrix(args[0]);
+  PyArrayObject* const b = plain_matrix(args[1]);
+  if (a == nullptr || b == nullptr || PyArray_TYPE(a) != PyArray_TYPE(b)) return nullptr;
+  QuickMatmulT product{.dtype = dtype_of_array(a),
+                       .a = bytes_of(a),
+                       .b = bytes_of(b),
+                       .out = nullptr,
+                       .m = PyArray_DIM(a, 0),
+                       .k = PyArray_DIM(a, 1),
+                       .n = PyArray_DIM(b, 1)};
+  if (PyArray_DIM(b, 0) != product.k || !is_quick(product)) return nullptr;
+  if (keywords == 0) {
+    npy_intp shape[] = {product.n, product.m};
+    Object result = Object::checked(PyArray_SimpleNew(2, shape, PyArray_TYPE(a)));
+    product.out = bytes_of(reinterpret_cast<PyArrayObject*>(result.get()));
+    return run_matmul_t_quick(product) ? result.release() : nullptr;
+  }
+  PyArrayObject* const out = plain_matrix(args[2]);
+  if (out == nullptr || PyArray_TYPE(out) != PyArray_TYPE(a) || !PyArray_ISWRITEABLE(out) ||
+      PyArray_DIM(out, 0) != product.n || PyArray_DIM(out, 1) != product.m)
+    return nullptr;
+  product.out = bytes_of(out);
+  if (overlaps(product)) return nullptr;
+  return run_matmul_t_quick(product) ? Py_NewRef(args[2]) : nullptr;
+}
+
 PyObject* matmul_t(PyObject* /*module*/, PyObject* const* args, Py_ssize_t positional, PyObject* keyword_names) {
   try {
+    if (PyObject* result = quick_matmul_t(args, positional, keyword_names)) return result;
     static const Signature signature("matmul_t", {"a", "b"}, {"out", "bias", "activation", "num_threads", "config"});
     PyObject* given[kCount];
     signature.parse(args, positional, keyword_names, given);

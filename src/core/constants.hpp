@@ -30,16 +30,16 @@ struct MatmulTConstants {
 constexpr MatmulTConstants kMatmulTConstants[] = {
     {Isa::scalar, DType::float32, 4, 4, {.block_m = 128, .block_n = 128, .block_k = 256}, 64, 64},
     {Isa::scalar, DType::float64, 4, 4, {.block_m = 128, .block_n = 128, .block_k = 256}, 64, 64},
-    {Isa::avx2, DType::float32, 6, 2, {.block_m = 240, .block_n = 144, .block_k = 256}, 64, 64},
-    {Isa::avx2, DType::float64, 6, 2, {.block_m = 120, .block_n = 144, .block_k = 256}, 64, 64},
-    {Isa::avx512, DType::float32, 14, 2, {.block_m = 256, .block_n = 168, .block_k = 256}, 64, 64},
-    {Isa::avx512, DType::float64, 14, 2, {.block_m = 128, .block_n = 168, .block_k = 256}, 64, 64},
+    {Isa::avx2, DType::float32, 6, 2, {.block_m = 240, .block_n = 72, .block_k = 512}, 64, 64},
+    {Isa::avx2, DType::float64, 6, 2, {.block_m = 240, .block_n = 72, .block_k = 384}, 64, 64},
+    {Isa::avx512, DType::float32, 14, 2, {.block_m = 256, .block_n = 84, .block_k = 512}, 64, 64},
+    {Isa::avx512, DType::float64, 14, 2, {.block_m = 256, .block_n = 84, .block_k = 512}, 64, 64},
 };
 
 /// Terms of an inner product that are summed one after another, before their sum is added to that of the terms before.
 /// A thin result, with fewer than kThin rows or columns, has few elements among which the largest error is sought, and
 /// the libraries that we are measured against sum it in many short pieces.
-constexpr std::int64_t kRunLength = 32;
+constexpr std::int64_t kRunLength = 512;
 constexpr std::int64_t kThinRunLength = 8;
 constexpr std::int64_t kThin = 16;
 
@@ -63,16 +63,25 @@ constexpr std::int64_t kDotDepth = 512;
 /// Columns from which on `dots` is worth a copy of its left operand.
 constexpr std::int64_t kCopyCols = 256;
 
-/// The least work (multiply-adds, or stores of an outer product) that is a chunk of such a product, and the least
-/// columns that `sweep` takes at a time, so that it reads rows in pieces that memory delivers fast.
+/// The least work (multiply-adds, or stores of an outer product) that is a chunk of such a product.
 constexpr std::int64_t kThinChunk = 16'384;
-constexpr std::int64_t kSweepChunk = 512;
+
+/// From so many bytes on, `sweep` asks for its right operand ahead.
+constexpr std::int64_t kFarBytes = std::int64_t{8} << 20;
 
 /// An outer product of so many bytes is written past the caches.
 constexpr std::int64_t kStreamBytes = std::int64_t{16} << 20;
 
-/// Elements that a chunk of packing copies, about.
-constexpr std::int64_t kPackChunk = 4096;
+/// Panels of adjacent lanes that are packed side by side; a chunk of parallel packing.
+constexpr int kPackPanels = 4;
+
+/// Steps of depth that a chunk copies of a left operand of few rows.
+constexpr std::int64_t kCopyChunk = 4096;
+
+/// Up to this much work, each thread computes a piece of a product by itself, and packs what it needs for that; beyond,
+/// threads share what they pack. Packing an element costs about as much as so many multiply-adds.
+constexpr std::int64_t kCutWork = 250'000'000;
+constexpr std::int64_t kPackWork = 10;
 
 /// From this much work on, each matrix of a batch is computed by all threads together; below, by one thread each.
 constexpr std::int64_t kTeamWork = 4'000'000;

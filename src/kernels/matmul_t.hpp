@@ -28,6 +28,8 @@ struct Tile {
   const std::byte* col_bias;  // null: none; adjacent
 };
 
+constexpr std::int64_t kPrefetchDepth = 64;  // steps from which on the output is worth fetching ahead
+
 /// out[r, c] = (accumulate ? out[r, c] : 0) + sum_k left[r, k]·right[k, c] (+ bias) for r < Rows and Vecs vectors of
 /// columns, the last of which holds only `last_cols` columns if Partial.
 template <class V, int Rows, int Vecs, bool Partial>
@@ -50,6 +52,13 @@ void compute_tile(const Tile& t) {
     else
       return V::load(p + column * vector);
   };
+
+  const auto out = [&](auto r) __attribute__((always_inline)) { return t.out + decltype(r)::value * t.out_row; };
+  if (t.depth >= kPrefetchDepth)
+    unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+      unroll<Vecs>([&](auto c)
+                       __attribute__((always_inline)) { __builtin_prefetch(out(r) + decltype(c)::value * vector, 1); });
+    });
 
   // Terms are summed in runs, and the runs' sums with each other: few terms meet a sum much larger than they are.
   alignas(64) std::byte total[Rows][Vecs * vector];
@@ -78,7 +87,6 @@ void compute_tile(const Tile& t) {
     each([&](Reg& s, auto r, auto c) __attribute__((always_inline)) { V::store(total_of(r, c), s); });
   }
 
-  const auto out = [&](auto r) __attribute__((always_inline)) { return t.out + decltype(r)::value * t.out_row; };
   if (t.accumulate)
     each([&](Reg& s, auto r, auto c) __attribute__((always_inline)) { s = V::add(load(out(r), c), s); });
   if (t.row_bias != nullptr) {

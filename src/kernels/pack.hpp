@@ -1,6 +1,8 @@
 // Packing: the lanes of an operand, side by side, in the order in which the micro-kernel reads them.
 #pragma once
 
+#include "core/constants.hpp"
+#include "kernels/prefetch.hpp"
 #include "kernels/table.hpp"
 #include "simd/element.hpp"
 #include "simd/transpose.hpp"
@@ -9,6 +11,10 @@ namespace transfuse {
 namespace {  // see simd/scalar.hpp
 
 constexpr int smaller(std::int64_t a, std::int64_t b) { return static_cast<int>(a < b ? a : b); }
+
+/// Steps of depth, and bytes along it, that packing asks for ahead.
+constexpr std::int64_t kPackAhead = 16;
+constexpr std::int64_t kPackAheadBytes = 256;
 
 /// One panel of up to Width lanes.
 template <class V, int Width>
@@ -39,26 +45,11 @@ struct Panel {
     for (std::int64_t k = 0; k < depth; ++k) {
       const std::byte* from = source + k * depth_stride;
       std::byte* to = packed + k * row;
-      if (lanes == Width) {
-        unroll<vectors>([&](auto i) {
-          constexpr int lane = decltype(i)::value * V::width;
-          copy<smaller(Width - lane, V::width)>(from + lane * size, to + lane * size);
-        });
-      } else {
-        for (int lane = 0; lane < lanes; lane += V::width) {
-          const int count = smaller(lanes - lane, V::width);
-          V::store_partial(to + lane * size, V::load_partial(from + lane * size, count), count);
-        }
+      for (int lane = 0; lane < lanes; lane += V::width) {
+        const int count = smaller(lanes - lane, V::width);
+        V::store_partial(to + lane * size, V::load_partial(from + lane * size, count), count);
       }
     }
-  }
-
-  template <int Count>
-  static void copy(const std::byte* from, std::byte* to) {
-    if constexpr (Count == V::width)
-      V::store(to, V::load(from));
-    else
-      V::store_partial(to, V::load_partial(from, Count), Count);
   }
 
   // Depth is adjacent: square blocks are turned in registers. A small rest is not worth a whole block.
@@ -83,7 +74,9 @@ struct Panel {
       unroll<V::width>([&](auto j) {
         constexpr int lane = first + decltype(j)::value;
         const bool present = lane < Width && lane < lanes;
-        block[decltype(j)::value] = present ? load(source + lane * lane_stride + k * size) : V::zero();
+        const std::byte* const from = source + lane * lane_stride + k * size;
+        if (present) prefetch_far(from + kPackAheadBytes);
+        block[decltype(j)::value] = present ? load(from) : V::zero();
       });
       transpose<V>(block);
       unroll<V::width>([&](auto j) {
@@ -105,15 +98,50 @@ struct Panel {
   }
 };
 
+/// Panels of adjacent lanes are copied side by side, so that each step of depth reads a longer piece of memory.
+template <class V, int Width>
+void copy_panels(const PackArguments& a, std::int64_t lane) {
+  using P = Panel<V, Width>;
+  constexpr int panels = kPackPanels;
+  const std::int64_t panel_bytes = P::row * a.depth;
+  const std::byte* from = a.source + lane * P::size;
+  std::byte* to = a.packed + lane * a.depth * P::size;
+  const auto copy = [&](auto store_last) __attribute__((always_inline)) {
+    for (int line = 0; line < panels * P::row; line += 64) prefetch_far(from + kPackAhead * a.depth_stride + line);
+    unroll<panels>([&](auto panel) __attribute__((always_inline)) {
+      unroll<P::vectors>([&](auto i) __attribute__((always_inline)) {
+        constexpr int first = decltype(i)::value * V::width;
+        constexpr int count = smaller(Width - first, V::width);
+        const std::byte* const at = from + (decltype(panel)::value * Width + first) * P::size;
+        std::byte* const there = to + decltype(panel)::value * panel_bytes + first * P::size;
+        if constexpr (count == V::width)
+          V::store(there, V::load(at));
+        else
+          store_last(there, V::load_partial(at, count), count);
+      });
+    });
+    from += a.depth_stride;
+    to += P::row;
+  };
+  // What a whole vector writes too much, the next step writes again.
+  for (std::int64_t k = 0; k + 1 < a.depth; ++k)
+    copy([](std::byte* p, auto v, int) __attribute__((always_inline)) { V::store(p, v); });
+  copy([](std::byte* p, auto v, int count) __attribute__((always_inline)) { V::store_partial(p, v, count); });
+}
+
 template <class V, int Width>
 void pack(const PackArguments& a) {
-  for (std::int64_t lane = 0; lane < a.lanes; lane += Width) {
+  constexpr auto size = static_cast<std::int64_t>(sizeof(typename V::T));
+  std::int64_t lane = 0;
+  if (a.lane_stride == size && a.depth > 0)
+    for (; lane + kPackPanels * Width <= a.lanes; lane += kPackPanels * Width) copy_panels<V, Width>(a, lane);
+  for (; lane < a.lanes; lane += Width) {
     Panel<V, Width>{.source = a.source + lane * a.lane_stride,
                     .lane_stride = a.lane_stride,
                     .depth_stride = a.depth_stride,
                     .depth = a.depth,
                     .lanes = smaller(a.lanes - lane, Width),
-                    .packed = a.packed + lane * a.depth * static_cast<std::int64_t>(sizeof(typename V::T))}
+                    .packed = a.packed + lane * a.depth * size}
         .pack();
   }
 }

@@ -59,7 +59,8 @@ struct ThinProduct {
   const std::byte* bias;  // null: none
   std::int64_t bias_row, bias_col;
   Activation activation;
-  bool stream;  // the result is written past the caches; neither bias nor activation then
+  bool stream;  // outer: the result is written past the caches; neither bias nor activation then
+  bool far;     // sweep: right comes from beyond the second-level cache
 };
 
 struct MatmulTKernels {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/activation.hpp"
+#include "kernels/prefetch.hpp"
 #include "kernels/table.hpp"
 #include "simd/element.hpp"
 #include "simd/unroll.hpp"
@@ -95,9 +96,9 @@ struct Thin {
 
   // Sums stay in L1 while rows of the right operand stream by, several at a time: so many terms are summed by
   // themselves, their sum is added to that of kSweepDepth terms, and that to the total.
-  static constexpr std::int64_t kSweepBytes = 8192;  // of the sums
+  static constexpr std::int64_t kSweepBytes = 16384;  // of the sums
   static constexpr std::int64_t kSweepDepth = 128;
-  static constexpr int kBroadcasts = kIsa == Isa::avx512 ? 16 : 8;  // elements of left held in registers
+  static constexpr int kSteps = kIsa == Isa::avx512 ? 8 : 4;  // rows of the right operand that are read together
 
   struct Sums {
     alignas(64) std::byte part[kSweepBytes];
@@ -129,27 +130,26 @@ struct Thin {
 
   static void sum_depth(const ThinProduct& p, std::int64_t col, std::int64_t cols, std::int64_t first,
                         std::int64_t last, std::byte* sums, std::int64_t row_bytes) {
-    constexpr int wide = kBroadcasts / 4;
-    std::int64_t k = first;
-    while (k < last) {
-      const bool start = k == first;
-      const std::int64_t steps = last - k;
-      const auto pass = [&](auto rows, auto depth) {
-        constexpr int group = decltype(rows)::value;
-        std::int64_t r = 0;
-        for (; r + group <= p.rows; r += group)
-          step<group, decltype(depth)::value>(p, r, col, cols, k, start, sums + r * row_bytes, row_bytes);
-        for (; r < p.rows; ++r)
-          step<1, decltype(depth)::value>(p, r, col, cols, k, start, sums + r * row_bytes, row_bytes);
-        k += decltype(depth)::value;
+    for (std::int64_t k = first; k < last;) {
+      const auto pass = [&](auto depth) {
+        constexpr int steps = decltype(depth)::value;
+        for (std::int64_t r = 0; r < p.rows; r += 4) {
+          const auto group = [&](auto rows) {
+            step<decltype(rows)::value, steps>(p, r, col, cols, k, k == first, sums + r * row_bytes, row_bytes);
+          };
+          switch (p.rows - r) {
+            case 1: group(Index<1>{}); break;
+            case 2: group(Index<2>{}); break;
+            case 3: group(Index<3>{}); break;
+            default: group(Index<4>{});
+          }
+        }
+        k += steps;
       };
-      if (p.rows < 4 && steps >= 8) {
-        pass(Index<1>{}, Index<8>{});
-      } else if (p.rows >= 4 && steps >= wide) {
-        pass(Index<4>{}, Index<wide>{});
-      } else {
-        pass(Index<1>{}, Index<1>{});
-      }
+      if (last - k >= kSteps)
+        pass(Index<kSteps>{});
+      else
+        pass(Index<1>{});
     }
   }
 
@@ -170,6 +170,7 @@ struct Thin {
       unroll<Rows>([&](auto r) __attribute__((always_inline)) { s[decltype(r)::value] = V::zero(); });
       unroll<Depth>([&](auto d) __attribute__((always_inline)) {
         const std::byte* const from = right + decltype(d)::value * p.right_depth + at;
+        if (p.far && at % 64 == 0) prefetch_far(from + kSteps * p.right_depth);
         const Reg y = load(from);
         unroll<Rows>([&](auto r) __attribute__((always_inline)) {
           s[decltype(r)::value] = V::fma(x[decltype(r)::value][decltype(d)::value], y, s[decltype(r)::value]);

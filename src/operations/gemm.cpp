@@ -60,7 +60,7 @@ MatmulTBlock make_block(const Gemm& gemm, const Panels& left, const Panels& righ
           .rows = rows,
           .cols = cols,
           .depth = depth,
-          .run_length = std::min(gemm.rows, gemm.cols) < kThin ? kThinRunLength : kRunLength,
+          .run_length = gemm.run_length,
           .out = gemm.out + row * gemm.out_row + col * gemm.out_col,
           .out_row = gemm.out_row,
           .out_col = gemm.out_col,
@@ -155,9 +155,8 @@ void GemmPlan::run(Team& team, const Gemm& gemm, std::byte* scratch) const {
 void GemmPlan::pack(Team& team, const Gemm& gemm, const Section& section, std::byte* left, std::byte* right) const {
   const auto pack_panels = [&](auto kernel, const Gemm::Operand& operand, std::int64_t origin, std::int64_t lanes,
                                int tile, std::byte* packed) {
-    // A chunk packs whole panels, about kPackChunk elements.
-    const std::int64_t panel = tile * std::max<std::int64_t>(1, section.depth);
-    const std::int64_t step = tile * ceil_divide(kPackChunk, panel);
+    // A chunk packs whole panels, several side by side.
+    const std::int64_t step = tile * kPackPanels;
     team.for_each(ceil_divide(lanes, step), [&](std::int64_t chunk) {
       const std::int64_t lane = chunk * step;
       kernel(pack_arguments(operand, origin + lane, std::min(step, lanes - lane), section.k, section.depth,

@@ -25,6 +25,7 @@ struct Gemm {
   const std::byte* bias = nullptr;  // as in MatmulTBlock
   std::int64_t bias_row = 0, bias_col = 0;
   Activation activation = Activation::none;
+  std::int64_t run_length = kRunLength;  // as in MatmulTBlock
 };
 
 /// The kernels for one tier and dtype, and the tiles that they compute.

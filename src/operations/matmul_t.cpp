@@ -49,16 +49,47 @@ std::int64_t stride_of(std::int64_t size, std::int64_t stride, std::int64_t item
 }
 
 /// The product as the block kernel wants it, and how the operands move from one matrix of the batch to the next.
+/// A batch of products, each of which may be cut into pieces.
 struct Task {
-  Gemm gemm;
-  Batch<3> batch;  // left, right, out
+  Gemm gemm;                        // the first piece
+  Batch<3> batch;                   // left, right, out
+  std::int64_t rows = 0, cols = 0;  // of a whole product
+  std::int64_t row_pieces = 1, col_pieces = 1;
 
-  Gemm matrix(std::int64_t index) const {
+  std::int64_t pieces() const { return row_pieces * col_pieces; }
+
+  /// Cuts products into a piece of whole tiles for each thread, by the grid whose largest piece costs least: its
+  /// multiply-adds, and packing its lanes of both operands.
+  void cut(int threads, const GemmKernels& kernels) {
+    const auto part = [](std::int64_t size, int parts, int tile) {
+      return std::min(size, round_up(ceil_divide(size, parts), tile));
+    };
+    std::int64_t least = INT64_MAX;
+    for (int down = 1; down <= threads; ++down) {
+      const std::int64_t r = part(rows, down, kernels.tile_rows);
+      const std::int64_t c = part(cols, threads / down, kernels.tile_cols);
+      const std::int64_t cost = r * c + kPackWork * (r + c);
+      if (cost >= least) continue;
+      least = cost;
+      gemm.rows = r;
+      gemm.cols = c;
+    }
+    row_pieces = ceil_divide(rows, gemm.rows);
+    col_pieces = ceil_divide(cols, gemm.cols);
+  }
+
+  /// Piece number `index`, those of the first product first.
+  Gemm piece(std::int64_t index) const {
     Gemm one = gemm;
-    const auto [left, right, out] = batch.offsets(index);
-    one.left.data += left;
-    one.right.data += right;
-    one.out += out;
+    const auto [left, right, out] = batch.offsets(index / pieces());
+    const std::int64_t row = index % row_pieces * gemm.rows;
+    const std::int64_t col = index / row_pieces % col_pieces * gemm.cols;
+    one.rows = std::min(gemm.rows, rows - row);
+    one.cols = std::min(gemm.cols, cols - col);
+    one.left.data += left + row * gemm.left.lane_stride;
+    one.right.data += right + col * gemm.right.lane_stride;
+    one.out += out + row * gemm.out_row + col * gemm.out_col;
+    if (gemm.bias != nullptr) one.bias += row * gemm.bias_row + col * gemm.bias_col;
     return one;
   }
 };
@@ -74,6 +105,18 @@ Gemm transposed(Gemm gemm) {
 
 /// (A·B)ᵀ = Bᵀ·Aᵀ: left is Bᵀ, right is Aᵀ, and columns of the output are adjacent in memory. An `out` whose *rows* are
 /// adjacent, a single column among them, is computed as the transpose, A·B; so is a product that is thin only that way.
+/// Returns whether it is.
+bool orient(Gemm& gemm, std::int64_t size) {
+  bool exchange = gemm.out_row == size && (gemm.out_col != size || gemm.cols == 1);
+  if (exchange) gemm = transposed(gemm);
+  if (!thin_kind(gemm, size) && thin_kind(transposed(gemm), size)) {
+    gemm = transposed(gemm);
+    exchange = !exchange;
+  }
+  if (std::min(gemm.rows, gemm.cols) < kThin) gemm.run_length = kThinRunLength;
+  return exchange;
+}
+
 Task make_task(const MatmulTCall& call, const TensorView& out, const MatmulTOptions& options) {
   const std::int64_t size = item_size(call.a.dtype);
   const auto stride = [&](const ConstTensorView& view, int axis) {
@@ -94,12 +137,9 @@ Task make_task(const MatmulTCall& call, const TensorView& out, const MatmulTOpti
     gemm.bias = options.bias->data;
     gemm.bias_row = options.bias->strides[0];
   }
-  bool exchange = gemm.out_row == size && (gemm.out_col != size || gemm.cols == 1);
-  if (exchange) gemm = transposed(gemm);
-  if (!thin_kind(gemm, size) && thin_kind(transposed(gemm), size)) {
-    gemm = transposed(gemm);
-    exchange = !exchange;
-  }
+  const bool exchange = orient(gemm, size);
+  task.rows = gemm.rows;
+  task.cols = gemm.cols;
   const ConstTensorView& left = exchange ? call.a : call.b;
   const ConstTensorView& right = exchange ? call.b : call.a;
   for (int axis = out.rank(); axis > 2; --axis)
@@ -110,16 +150,27 @@ Task make_task(const MatmulTCall& call, const TensorView& out, const MatmulTOpti
   return task;
 }
 
-MatmulTConfig choose_config(const MatmulTCall& call, Isa isa, const MatmulTOptions& options) {
-  const DType dtype = call.a.dtype;
-  const auto tuned = find_tuned(isa, dtype, {call.batch, call.m, call.k, call.n});
+/// What `config` does not say is the tuned value, else the default.
+MatmulTConfig choose_config(Isa isa, DType dtype, const MatmulTProblem& problem, const MatmulTConfig& config) {
+  const auto tuned = find_tuned(isa, dtype, problem);
   const MatmulTConfig& defaults = matmul_t_constants(isa, dtype).blocks;
-  return merge_configs(options.config, tuned ? merge_configs(*tuned, defaults) : defaults);
+  return merge_configs(config, tuned ? merge_configs(*tuned, defaults) : defaults);
+}
+
+/// Computes a product on the calling thread and its stack if it is small enough for that.
+bool run_at_once(const GemmKernels& kernels, const Gemm& gemm, std::int64_t block_k) {
+  const auto thin = thin_kind(gemm, kernels.item_size);
+  if (!thin) return run_small(kernels, gemm, block_k);
+  const ThinPlan plan(*thin, kernels, gemm, 1);
+  if (plan.scratch_bytes() > 0) return false;
+  Team alone;
+  plan.run(alone, gemm, nullptr);
+  return true;
 }
 
 /// A bias per column is read by vectors, so its elements must be adjacent: `copy` receives them if they are not.
-void gather_bias(Gemm& gemm, std::int64_t size, std::byte* copy) {
-  for (std::int64_t i = 0; i < gemm.cols; ++i) std::copy_n(gemm.bias + i * gemm.bias_col, size, copy + i * size);
+void gather_bias(Gemm& gemm, std::int64_t cols, std::int64_t size, std::byte* copy) {
+  for (std::int64_t i = 0; i < cols; ++i) std::copy_n(gemm.bias + i * gemm.bias_col, size, copy + i * size);
   gemm.bias = copy;
   gemm.bias_col = size;
 }
@@ -206,56 +257,67 @@ void run_matmul_t(const MatmulTCall& call, const TensorView& out, const MatmulTO
   Task task = make_task(call, out, options);
   Gemm& gemm = task.gemm;
 
-  const MatmulTConfig config = choose_config(call, isa, options);
+  const MatmulTConfig config = choose_config(isa, call.a.dtype, {call.batch, call.m, call.k, call.n}, options.config);
   const GemmKernels kernels(isa, call.a.dtype);
   const bool copy_bias = gemm.bias_col != 0 && gemm.bias_col != size;
+  if (call.work() < kParallelWork && call.batch == 1 && !copy_bias && run_at_once(kernels, gemm, config.block_k))
+    return;
   const auto thin = thin_kind(gemm, size);
-  if (call.work() < kParallelWork && call.batch == 1 && !copy_bias) {
-    if (thin) {
-      const ThinPlan plan(*thin, kernels, gemm);
-      if (plan.scratch_bytes() == 0) {
-        Team alone;
-        return plan.run(alone, gemm, nullptr);
-      }
-    } else if (run_small(kernels, gemm, config.block_k)) {
-      return;
-    }
-  }
 
   int threads = 1;
   if (call.work() >= kParallelWork)
     threads = usable_threads(options.num_threads > 0 ? options.num_threads : default_threads().count);
-  // A matrix is computed by all threads together, or by one thread, several at a time.
-  const std::int64_t matrix_work = call.work() / call.batch;
-  const bool together = call.batch == 1 || matrix_work >= kTeamWork;
-  const std::int64_t group = ceil_divide(kChunkWork, matrix_work);  // matrices per chunk
-  const std::int64_t groups = ceil_divide(call.batch, group);
+  // A product is computed by all threads together, which share what is packed; in pieces, each by one thread, which
+  // needs no barrier and takes nothing from another core's cache; or by one thread, several products at a time.
+  const bool cut = threads > 1 && call.batch == 1 && !thin && call.work() <= kCutWork;
+  if (cut) task.cut(threads, kernels);
+  const std::int64_t pieces = call.batch * task.pieces();
+  const std::int64_t piece_work = ceil_divide(call.work(), pieces);
+  const bool together = !cut && (call.batch == 1 || piece_work >= kTeamWork);
+  const std::int64_t group = ceil_divide(kChunkWork, piece_work);  // pieces per chunk
+  const std::int64_t groups = ceil_divide(pieces, group);
   if (!together) threads = static_cast<int>(std::min<std::int64_t>(threads, groups));
 
   const auto execute = [&](const auto& plan) {
-    const std::int64_t bias_bytes = copy_bias ? round_up(gemm.cols * size, 64) : 0;
+    const std::int64_t bias_bytes = copy_bias ? round_up(task.cols * size, 64) : 0;
     const std::int64_t plan_bytes = plan.scratch_bytes();
     const Scratch scratch(bias_bytes + plan_bytes * (together ? 1 : threads));
-    if (copy_bias) gather_bias(gemm, size, scratch.data());
+    if (copy_bias) gather_bias(gemm, task.cols, size, scratch.data());
     std::byte* const own = scratch.data() + bias_bytes;
 
     parallel(threads, [&](Team& team) {
       if (together) {
-        for (std::int64_t i = 0; i < call.batch; ++i) plan.run(team, task.matrix(i), own);
+        for (std::int64_t i = 0; i < call.batch; ++i) plan.run(team, task.piece(i), own);
         return;
       }
       team.for_each(groups, [&](std::int64_t chunk) {
         Team alone;
-        const std::int64_t end = std::min(call.batch, (chunk + 1) * group);
+        const std::int64_t end = std::min(pieces, (chunk + 1) * group);
         for (std::int64_t i = chunk * group; i < end; ++i)
-          plan.run(alone, task.matrix(i), own + team.rank() * plan_bytes);
+          plan.run(alone, task.piece(i), own + team.rank() * plan_bytes);
       });
     });
   };
   if (thin)
-    execute(ThinPlan(*thin, kernels, gemm));
+    execute(ThinPlan(*thin, kernels, gemm, together ? threads : 1));
   else
     execute(GemmPlan(kernels, gemm, matmul_t_constants(isa, call.a.dtype), config, together && threads > 1));
+}
+
+bool run_matmul_t_quick(const QuickMatmulT& q) {
+  const Isa isa = current_isa();
+  const GemmKernels kernels(isa, q.dtype);
+  const std::int64_t size = kernels.item_size;
+  Gemm gemm{.rows = q.n,
+            .cols = q.m,
+            .depth = q.k,
+            .left = {q.b, size, q.n * size},
+            .right = {q.a, q.k == 1 ? size : q.k * size, size},
+            .out = q.out,
+            .out_row = q.m * size,
+            .out_col = size};
+  orient(gemm, size);
+  return run_at_once(kernels, gemm, choose_config(isa, q.dtype, {1, q.m, q.k, q.n}, {}).block_k);
 }
 
 Shape matmul_t_shape(const ConstTensorView& a, const ConstTensorView& b) { return prepare_matmul_t(a, b).out_shape; }

@@ -19,7 +19,7 @@ std::optional<ThinKind> thin_kind(const Gemm& gemm, std::int64_t item_size) {
   return std::nullopt;
 }
 
-ThinPlan::ThinPlan(ThinKind kind, const GemmKernels& kernels, const Gemm& gemm)
+ThinPlan::ThinPlan(ThinKind kind, const GemmKernels& kernels, const Gemm& gemm, int threads)
     : item_size_(kernels.item_size), chunk_rows_(gemm.rows), chunk_cols_(gemm.cols) {
   // Chunks depend on the problem alone, like all others; rows of a chunk of columns should be long enough to stream.
   const auto chunk = [](std::int64_t count, std::int64_t least) {
@@ -34,7 +34,10 @@ ThinPlan::ThinPlan(ThinKind kind, const GemmKernels& kernels, const Gemm& gemm)
       break;
     case ThinKind::sweep:
       kernel_ = kernels.kernels.sweep;
-      chunk_cols_ = chunk(gemm.cols, std::max(kSweepChunk, ceil_divide(kThinChunk, gemm.rows * gemm.depth)));
+      // One piece for each thread: the longer the pieces of a row, the faster memory delivers them.
+      chunk_cols_ = round_up(std::max(ceil_divide(gemm.cols, threads), ceil_divide(kThinChunk, gemm.rows * gemm.depth)),
+                             kernels.tile_cols);
+      far_ = saturating_multiply(saturating_multiply(gemm.depth, gemm.cols), item_size_) >= kFarBytes;
       break;
     case ThinKind::dots:
       kernel_ = kernels.kernels.dots;
@@ -70,16 +73,17 @@ void ThinPlan::run(Team& team, const Gemm& gemm, std::byte* scratch) const {
              .bias_row = gemm.bias_row,
              .bias_col = gemm.bias_col,
              .activation = gemm.activation,
-             .stream = stream_});
+             .stream = stream_,
+             .far = far_});
   });
 }
 
 /// The left operand with its depth adjacent.
 void ThinPlan::copy_left(Team& team, const Gemm& gemm, std::byte* copy) const {
-  team.for_each(ceil_divide(gemm.depth, kPackChunk), [&](std::int64_t chunk) {
-    const std::int64_t last = std::min(gemm.depth, (chunk + 1) * kPackChunk);
+  team.for_each(ceil_divide(gemm.depth, kCopyChunk), [&](std::int64_t chunk) {
+    const std::int64_t last = std::min(gemm.depth, (chunk + 1) * kCopyChunk);
     for (std::int64_t r = 0; r < gemm.rows; ++r)
-      for (std::int64_t k = chunk * kPackChunk; k < last; ++k)
+      for (std::int64_t k = chunk * kCopyChunk; k < last; ++k)
         std::copy_n(gemm.left.data + r * gemm.left.lane_stride + k * gemm.left.depth_stride, item_size_,
                     copy + (r * gemm.depth + k) * item_size_);
   });

@@ -20,7 +20,7 @@ std::optional<ThinKind> thin_kind(const Gemm& gemm, std::int64_t item_size);
 /// summed by one thread, in an order that depends on the depth alone.
 class ThinPlan {
  public:
-  ThinPlan(ThinKind kind, const GemmKernels& kernels, const Gemm& gemm);
+  ThinPlan(ThinKind kind, const GemmKernels& kernels, const Gemm& gemm, int threads);
 
   /// Bytes of working memory that run() needs.
   std::int64_t scratch_bytes() const { return scratch_bytes_; }
@@ -35,7 +35,7 @@ class ThinPlan {
   std::int64_t item_size_;
   std::int64_t chunk_rows_, chunk_cols_;
   std::int64_t scratch_bytes_ = 0;
-  bool stream_ = false;
+  bool stream_ = false, far_ = false;
 };
 
 }  // namespace transfuse

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import transfuse
 from transfuse import bench
 from transfuse.bench import libraries, matmul_t, operation
 from transfuse.bench.matmul_t import NODE, MatmulT, parse
@@ -32,6 +33,44 @@ def test_sizes_that_are_none(text):
         parse(text)
 
 
+@pytest.mark.parametrize(
+    ("options", "label", "transposed"),
+    [
+        ({"layout": "a"}, "6×9×7, A transposed", (True, False)),
+        ({"layout": "b"}, "6×9×7, B transposed", (False, True)),
+        ({"layout": "ab"}, "6×9×7, both transposed", (True, True)),
+        ({"layout": "heads"}, "6×9×7, head slices", (False, True)),
+    ],
+)
+def test_layouts(options, label, transposed, rng):
+    case = MatmulT(6, 9, 7, **options)
+    inputs = OPERATION.inputs(case, np.dtype("float32"), rng)
+    assert case.label == label
+    assert (inputs["a"].shape, inputs["b"].shape) == ((6, 9), (9, 7))
+    assert tuple(x.strides[0] == x.itemsize for x in inputs.values()) == transposed
+    if case.layout == "heads":
+        assert inputs["a"].strides == (matmul_t.HEADS * 9 * 4, 4)
+
+
+def test_a_shared_operand_has_no_batch(rng):
+    case = MatmulT(6, 9, 7, (3,), shared="a")
+    inputs = OPERATION.inputs(case, np.dtype("float32"), rng)
+    assert case.label == "3×(6×9×7), one A"
+    assert (inputs["a"].shape, inputs["b"].shape) == ((6, 9), (3, 9, 7))
+    assert case.traffic(4) == (4 * (6 * 9 + 3 * 9 * 7), 4 * 3 * 7 * 6)
+
+
+def test_activation(rng):
+    case = MatmulT(6, 9, 7, activation="gelu")
+    inputs = OPERATION.inputs(case, np.dtype("float64"), rng)
+    assert case.label == "6×9×7, bias, gelu"
+    result, _ = OPERATION.reference(case, inputs, np.dtype("float64"))
+    bias = np.ascontiguousarray(inputs["bias"])
+    np.testing.assert_allclose(
+        result, transfuse.matmul_t(inputs["a"], inputs["b"], bias=bias, activation="gelu"), rtol=1e-12, atol=1e-13
+    )
+
+
 def test_cost():
     case = MatmulT(2, 3, 5, (7,))
     assert case.flops == 2 * 7 * 2 * 3 * 5
@@ -57,7 +96,7 @@ def test_cases_of():
     assert bench.cases_of("matmul-t") == list(OPERATION.suites["default"])
     assert bench.cases_of("matmul-t", sizes=["3"]) == [MatmulT(3, 3, 3)]
     assert bench.cases_of("matmul-t", sizes=["3"], suite="demo") == [*OPERATION.suites["demo"], MatmulT(3, 3, 3)]
-    with pytest.raises(ValueError, match="suite: expected one of default, squares, rectangles, demo, got 'all'"):
+    with pytest.raises(ValueError, match="suite: expected one of default, squares, rectangles, full, demo, got 'all'"):
         bench.cases_of("matmul-t", suite="all")
     with pytest.raises(ValueError, match="operation: expected one of matmul-t, got 'matmul'"):
         bench.cases_of("matmul")
@@ -76,18 +115,23 @@ def test_reference(dtype, rng):
 
 def test_every_form_is_right():
     # A few odd shapes; what a library gets wrong, or refuses, would be in `state`.
+    options = [MatmulT(6, 9, 7, layout=layout) for layout in matmul_t.LAYOUTS if layout]
+    options += [MatmulT(6, 9, 7, (3,), shared=operand) for operand in ("a", "b")]
+    options += [MatmulT(6, 9, 7, activation=activation) for activation in ("gelu", "silu")]
     report = bench.run(
         "matmul-t",
-        ["1", "5x1x7", "1x9x4", "6x3x1", "67x130x35", "3x5x7x9", "2x1x5x6", "2x3x4x5x6"],
+        ["1", "5x1x7", "1x9x4", "6x3x1", "67x130x35", "3x5x7x9", "2x1x5x6", "2x3x4x5x6", *options],
         dtypes=["float32", "float64"],
         threads=[2] if libraries.default_threads() > 1 else [1],
         settings=bench.Settings(seconds=0.001, rounds=1, repetitions=1),
     )
     assert set(report.absent) == set(OPERATION.forms) - set(INSTALLED)
     for line in report.lines:
-        assert {entry.library for entry in line.entries} == set(INSTALLED)
+        if "," not in line.label:  # no options
+            assert {entry.library for entry in line.entries} == set(INSTALLED)
         for entry in line.entries:
             assert entry.state in ("measured", "left"), (line.label, line.dtype, entry)
             assert entry.error <= line.tolerance
     forms = {entry.statement for line in report.lines for entry in line.entries}
+    assert any("activation='gelu'" in form for form in forms)
     assert {"np.multiply(b_t, a_t, out=out)", "torch.mv(b_t, a_row, out=out_row)", "torch.bmm(b_t, a_t)"} <= forms

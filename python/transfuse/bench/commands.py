@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import rich.console
 import rich.live
@@ -14,6 +14,9 @@ import typer
 
 from transfuse import bench
 from transfuse.bench import libraries
+from transfuse.bench.goals import Goal, Judgement, judge, summary
+from transfuse.bench.goals import markdown as judgements_markdown
+from transfuse.bench.goals import table as judgements_table
 from transfuse.bench.measure import threads_text
 from transfuse.bench.report import write_whole
 from transfuse.bench.table import row
@@ -72,7 +75,10 @@ def main() -> None:
 @app.command("matmul-t")
 def matmul_t(
     sizes: Annotated[str, typer.Option(help="Sizes: N, MxKxN or BxMxKxN, separated by commas.")] = "",
-    suite: Annotated[str, typer.Option(help="A list of sizes: default, squares, rectangles or demo.")] = "",
+    suite: Annotated[
+        str,
+        typer.Option(help="A list of cases: default, squares, rectangles, demo, or full (half an hour; with goals)."),
+    ] = "",
     dtype: Annotated[str, typer.Option(help="float32, float64 or both, separated by a comma.")] = "float32",
     threads: Annotated[str, typer.Option(help="Thread counts, separated by commas. Without it: 1 and all.")] = "",
     peers: Annotated[str, typer.Option(help="Libraries, separated by commas. Without it: all installed.")] = "",
@@ -103,7 +109,8 @@ def matmul_t(
             )
     except (ValueError, RuntimeError, ImportError) as error:
         raise _bad_input(error) from None
-    _conclude(screen.console, report, json=json, plot=plot, markdown=markdown)
+    goals = bench.OPERATIONS["matmul-t"].goals.get(suite, ())
+    _conclude(screen.console, report, json=json, plot=plot, markdown=markdown, goals=goals)
 
 
 def demo(
@@ -166,15 +173,20 @@ def _conclude(
     plot: Path | None = None,
     markdown: Path | None = None,
     explanation: str = "",
+    goals: tuple[Goal[Any], ...] = (),
 ) -> None:
-    """Write the files, then show the table; the exit code says whether all is well."""
-    written = _write(report, json=json, plot=plot, markdown=markdown)
+    """Write the files, then show the tables; the exit code says whether all is well. A missed goal is no failure."""
+    judged = judge(report, goals)
+    written = _write(report, judged, json=json, plot=plot, markdown=markdown)
     if report.lines:
         console.print(bench.table(report, width=console.width))
         mean = report.geometric_mean()
         if mean is not None and len(report.lines) > 1:
             console.print(f"geometric mean: {mean:.2f} times as fast as the fastest peer of each line")
         console.print(explanation)
+        if judged:
+            console.print(judgements_table(judged))
+            console.print(summary(judged))
     else:
         console.print("nothing was measured")
     for remark in bench.remarks(report):
@@ -188,14 +200,17 @@ def _conclude(
         raise typer.Exit(FAILED)
 
 
-def _write(report: bench.Report, *, json: Path | None, plot: Path | None, markdown: Path | None) -> set[Path]:
+def _write(
+    report: bench.Report, judged: list[Judgement], *, json: Path | None, plot: Path | None, markdown: Path | None
+) -> set[Path]:
     """Write each file that is wanted; one that fails is named, and the others are written all the same."""
     from transfuse.bench import plot as drawing
 
+    text = "\n\n".join([bench.markdown(report), *([judgements_markdown(judged)] if judged else [])])
     written = set()
     for path, write in (
         (json, report.save),
-        (markdown, lambda path: write_whole(path, bench.markdown(report).encode() + b"\n")),
+        (markdown, lambda path: write_whole(path, text.encode() + b"\n")),
         (plot if report.lines else None, lambda path: drawing.save(report, path)),
     ):
         if path is None:

@@ -2,11 +2,14 @@
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar, cast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from transfuse.bench.goals import Goal
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Operation(Generic[C]):
     # (case, inputs in float64, dtype) -> the result in float64 and how far from it an honest result may be
     reference: Callable[[C, dict[str, NDArray[Any]], np.dtype[Any]], tuple[NDArray[np.float64], float]]
     forms: Mapping[str, Callable[[C], list[Form]]]  # by library
+    goals: Mapping[str, tuple["Goal[C]", ...]] = field(default_factory=dict)  # by suite
 
 
 def find(path: str) -> Any:

@@ -1,0 +1,153 @@
+// Micro-benchmarks of the kernels, on one thread and on data in the first caches: what a tile, packing and the epilogue
+// cost by themselves. For whoever tunes next; comparisons with other libraries are `transfuse bench`.
+//
+//   cmake --preset release -DTRANSFUSE_BENCHMARKS=ON && cmake --build --preset release
+//   build/release/benchmarks/transfuse_benchmarks --benchmark_filter=tile
+//
+// Names are <kernel>/<tier>/<dtype>/<arguments>. "FLOP" counts a multiply-add as two; compare with `fma_peak`.
+#include <benchmark/benchmark.h>
+
+#include <cstdlib>
+#include <memory>
+#include <string>
+
+#include "kernels/table.hpp"
+#include "operations/gemm.hpp"
+
+namespace {
+
+using namespace transfuse;
+using benchmark::Counter;
+using benchmark::State;
+
+/// Zeroed memory, aligned as scratch memory is.
+class Buffer {
+ public:
+  explicit Buffer(std::int64_t bytes) : data_(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096)) {
+    std::fill_n(static_cast<std::byte*>(data_.get()), bytes, std::byte{0});
+  }
+  std::byte* data() const { return static_cast<std::byte*>(data_.get()); }
+
+ private:
+  struct Free {
+    void operator()(void* p) const { std::free(p); }
+  };
+  std::unique_ptr<void, Free> data_;
+};
+
+void count_flops(State& state, double flops) {
+  state.counters["FLOP"] = Counter(flops, Counter::kIsIterationInvariantRate);
+}
+
+void count_bytes(State& state, std::int64_t bytes) { state.SetBytesProcessed(state.iterations() * bytes); }
+
+void fma_peak(State& state, Isa isa, DType dtype) {
+  double flops = 0;
+  for (auto _ : state) flops = static_cast<double>(kernels(isa).fma_probe[static_cast<int>(dtype)](1000));
+  count_flops(state, flops);
+}
+
+/// One whole tile over packed panels; argument: depth.
+void tile(State& state, Isa isa, DType dtype) {
+  const GemmKernels k(isa, dtype);
+  const std::int64_t depth = state.range(0);
+  const Buffer left(depth * k.tile_rows * k.item_size);
+  const Buffer right(depth * k.tile_cols * k.item_size);
+  const Buffer out(k.tile_rows * k.tile_cols * k.item_size);
+  const MatmulTBlock block{.left = {left.data(), 0, k.tile_rows * k.item_size},
+                           .right = {right.data(), 0, k.tile_cols * k.item_size},
+                           .rows = k.tile_rows,
+                           .cols = k.tile_cols,
+                           .depth = depth,
+                           .run_length = kRunLength,
+                           .out = out.data(),
+                           .out_row = k.tile_cols * k.item_size,
+                           .out_col = k.item_size,
+                           .accumulate = false,
+                           .finish = true,
+                           .bias = nullptr,
+                           .bias_row = 0,
+                           .bias_col = 0,
+                           .activation = Activation::none};
+  for (auto _ : state) {
+    k.kernels.block(block);
+    benchmark::ClobberMemory();
+  }
+  count_flops(state, 2.0 * k.tile_rows * k.tile_cols * static_cast<double>(depth));
+}
+
+enum class Layout { lanes_adjacent, depth_adjacent };
+
+/// 16 panels of the right operand, as long as the argument says.
+void pack(State& state, Isa isa, DType dtype, Layout layout) {
+  const GemmKernels k(isa, dtype);
+  const std::int64_t depth = state.range(0);
+  const std::int64_t lanes = 16 * k.tile_cols;
+  const std::int64_t bytes = lanes * depth * k.item_size;
+  const Buffer source(bytes);
+  const Buffer packed(bytes);
+  const bool copies = layout == Layout::lanes_adjacent;
+  const PackArguments arguments{.source = source.data(),
+                                .lane_stride = (copies ? 1 : depth) * k.item_size,
+                                .depth_stride = (copies ? lanes : 1) * k.item_size,
+                                .lanes = lanes,
+                                .depth = depth,
+                                .packed = packed.data()};
+  for (auto _ : state) {
+    k.kernels.pack_right(arguments);
+    benchmark::ClobberMemory();
+  }
+  count_bytes(state, 2 * bytes);
+}
+
+/// A tile of depth 0: what bias and activation cost by themselves.
+void epilogue(State& state, Isa isa, DType dtype, Activation activation) {
+  const GemmKernels k(isa, dtype);
+  const Buffer out(k.tile_rows * k.tile_cols * k.item_size);
+  const Buffer bias(k.tile_rows * k.item_size);
+  const MatmulTBlock block{.left = {},
+                           .right = {},
+                           .rows = k.tile_rows,
+                           .cols = k.tile_cols,
+                           .depth = 0,
+                           .run_length = kRunLength,
+                           .out = out.data(),
+                           .out_row = k.tile_cols * k.item_size,
+                           .out_col = k.item_size,
+                           .accumulate = false,
+                           .finish = true,
+                           .bias = bias.data(),
+                           .bias_row = k.item_size,
+                           .bias_col = 0,
+                           .activation = activation};
+  for (auto _ : state) {
+    k.kernels.block(block);
+    benchmark::ClobberMemory();
+  }
+  state.SetItemsProcessed(state.iterations() * k.tile_rows * k.tile_cols);
+}
+
+void register_all(Isa isa, DType dtype) {
+  const auto name = [&](const char* kernel) {
+    return std::string(kernel) + "/" + transfuse::name(isa) + "/" + transfuse::name(dtype);
+  };
+  benchmark::RegisterBenchmark(name("fma_peak").c_str(), fma_peak, isa, dtype);
+  benchmark::RegisterBenchmark(name("tile").c_str(), tile, isa, dtype)->Arg(16)->Arg(64)->Arg(256)->Arg(512);
+  benchmark::RegisterBenchmark(name("pack_rows").c_str(), pack, isa, dtype, Layout::lanes_adjacent)->Arg(256);
+  benchmark::RegisterBenchmark(name("pack_transposed").c_str(), pack, isa, dtype, Layout::depth_adjacent)->Arg(256);
+  for (const auto& [text, activation] :
+       {std::pair("epilogue_none", Activation::none), std::pair("epilogue_relu", Activation::relu),
+        std::pair("epilogue_gelu", Activation::gelu), std::pair("epilogue_gelu_tanh", Activation::gelu_tanh),
+        std::pair("epilogue_silu", Activation::silu)})
+    benchmark::RegisterBenchmark(name(text).c_str(), epilogue, isa, dtype, activation);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  for (Isa isa : available_isas())
+    for (DType dtype : {DType::float32, DType::float64}) register_all(isa, dtype);
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  benchmark::RunSpecifiedBenchmarks();
+}
