@@ -78,11 +78,11 @@ void tile(State& state, Isa isa, DType dtype) {
 
 enum class Layout { lanes_adjacent, depth_adjacent };
 
-/// 16 panels of the right operand, as long as the argument says.
+/// Panels of the right operand; arguments: how many, depth.
 void pack(State& state, Isa isa, DType dtype, Layout layout) {
   const GemmKernels k(isa, dtype);
-  const std::int64_t depth = state.range(0);
-  const std::int64_t lanes = 16 * k.tile_cols;
+  const std::int64_t lanes = state.range(0) * k.tile_cols;
+  const std::int64_t depth = state.range(1);
   const std::int64_t bytes = lanes * depth * k.item_size;
   const Buffer source(bytes);
   const Buffer packed(bytes);
@@ -98,6 +98,7 @@ void pack(State& state, Isa isa, DType dtype, Layout layout) {
     benchmark::ClobberMemory();
   }
   count_bytes(state, 2 * bytes);
+  state.SetItemsProcessed(state.iterations() * lanes * depth);
 }
 
 /// A tile of depth 0: what bias and activation cost by themselves.
@@ -133,8 +134,12 @@ void register_all(Isa isa, DType dtype) {
   };
   benchmark::RegisterBenchmark(name("fma_peak").c_str(), fma_peak, isa, dtype);
   benchmark::RegisterBenchmark(name("tile").c_str(), tile, isa, dtype)->Arg(16)->Arg(64)->Arg(256)->Arg(512);
-  benchmark::RegisterBenchmark(name("pack_rows").c_str(), pack, isa, dtype, Layout::lanes_adjacent)->Arg(256);
-  benchmark::RegisterBenchmark(name("pack_transposed").c_str(), pack, isa, dtype, Layout::depth_adjacent)->Arg(256);
+  benchmark::RegisterBenchmark(name("pack_rows").c_str(), pack, isa, dtype, Layout::lanes_adjacent)
+      ->Args({2, 64})
+      ->Args({16, 256});
+  benchmark::RegisterBenchmark(name("pack_transposed").c_str(), pack, isa, dtype, Layout::depth_adjacent)
+      ->Args({2, 64})
+      ->Args({16, 256});
   for (const auto& [text, activation] :
        {std::pair("epilogue_none", Activation::none), std::pair("epilogue_relu", Activation::relu),
         std::pair("epilogue_gelu", Activation::gelu), std::pair("epilogue_gelu_tanh", Activation::gelu_tanh),

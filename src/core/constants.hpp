@@ -30,10 +30,10 @@ struct MatmulTConstants {
 constexpr MatmulTConstants kMatmulTConstants[] = {
     {Isa::scalar, DType::float32, 4, 4, {.block_m = 128, .block_n = 128, .block_k = 256}, 64, 64},
     {Isa::scalar, DType::float64, 4, 4, {.block_m = 128, .block_n = 128, .block_k = 256}, 64, 64},
-    {Isa::avx2, DType::float32, 6, 2, {.block_m = 240, .block_n = 72, .block_k = 512}, 64, 64},
-    {Isa::avx2, DType::float64, 6, 2, {.block_m = 240, .block_n = 72, .block_k = 384}, 64, 64},
-    {Isa::avx512, DType::float32, 14, 2, {.block_m = 256, .block_n = 84, .block_k = 512}, 64, 64},
-    {Isa::avx512, DType::float64, 14, 2, {.block_m = 256, .block_n = 84, .block_k = 512}, 64, 64},
+    {Isa::avx2, DType::float32, 6, 2, {.block_m = 240, .block_n = 72, .block_k = 512}, 128, 64},
+    {Isa::avx2, DType::float64, 6, 2, {.block_m = 240, .block_n = 72, .block_k = 384}, 128, 64},
+    {Isa::avx512, DType::float32, 14, 2, {.block_m = 256, .block_n = 84, .block_k = 512}, 512, 64},
+    {Isa::avx512, DType::float64, 14, 2, {.block_m = 256, .block_n = 84, .block_k = 512}, 512, 64},
 };
 
 /// Terms of an inner product that are summed one after another, before their sum is added to that of the terms before.
@@ -70,7 +70,7 @@ constexpr std::int64_t kThinChunk = 16'384;
 constexpr std::int64_t kFarBytes = std::int64_t{8} << 20;
 
 /// An outer product of so many bytes is written past the caches.
-constexpr std::int64_t kStreamBytes = std::int64_t{16} << 20;
+constexpr std::int64_t kStreamBytes = std::int64_t{128} << 20;
 
 /// Panels of adjacent lanes that are packed side by side; a chunk of parallel packing.
 constexpr int kPackPanels = 4;
@@ -86,8 +86,8 @@ constexpr std::int64_t kPackWork = 10;
 /// From this much work on, each matrix of a batch is computed by all threads together; below, by one thread each.
 constexpr std::int64_t kTeamWork = 4'000'000;
 
-/// Below this much work (a few microseconds) a call from Python keeps the interpreter lock.
-constexpr std::int64_t kReleaseLockWork = 100'000;
+/// Below this much work (some microseconds) a call from Python keeps the interpreter lock.
+constexpr std::int64_t kReleaseLockWork = 400'000;
 
 /// What one packed operand occupies at most.
 constexpr std::int64_t kPackedBytes = std::int64_t{4} << 20;

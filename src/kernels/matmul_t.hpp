@@ -131,6 +131,13 @@ struct MatmulT {
     return cols % V::width == 0 ? Edges<I...>::whole[index] : Edges<I...>::partial[index];
   }
 
+  /// Those of half a vector, by the number of rows.
+  template <class Half, int... I>
+  static Micro half_kernel(int rows, std::integer_sequence<int, I...>) {
+    static constexpr Micro kernels[] = {compute_tile<Half, I + 1, 1, true>...};
+    return kernels[rows - 1];
+  }
+
   /// The micro-kernel for a tile of `rows` x `cols`.
   static Micro micro_kernel(int rows, int cols) {
     return edge(rows, cols, std::make_integer_sequence<int, tile_rows * tile_vectors>{});
@@ -171,9 +178,26 @@ struct MatmulT {
     if (rows == tile_rows && cols == tile_cols) {
       compute_tile<V, tile_rows, tile_vectors, false>(tile);
     } else {
-      micro_kernel(rows, cols)(tile);
+      compute_edge(tile, rows, cols);
     }
     if (activation != Activation::none) activate<V>(activation, {tile.out, tile.out_row, rows, cols});
+  }
+
+  static void compute_edge(const Tile& tile, int rows, int cols) {
+    if constexpr (requires { typename V::Half; }) {
+      using Half = typename V::Half;
+      const int rest = cols % V::width;
+      if (rest > 0 && rest <= Half::width) {
+        const int whole = cols - rest;
+        if (whole > 0) micro_kernel(rows, whole)(tile);
+        Tile last = tile;
+        last.right += whole * size;
+        last.out += whole * size;
+        if (last.col_bias != nullptr) last.col_bias += whole * size;
+        return half_kernel<Half>(rows, std::make_integer_sequence<int, tile_rows>{})(last);
+      }
+    }
+    micro_kernel(rows, cols)(tile);
   }
 
   // Columns of the output are apart: the tile is computed in a buffer.

@@ -81,7 +81,7 @@ GemmKernels::GemmKernels(Isa isa, DType dtype)
       tile_cols(matmul_t_constants(isa, dtype).tile_vectors * vector_width(isa, dtype)) {}
 
 bool run_small(const GemmKernels& k, const Gemm& gemm, std::int64_t block_depth) {
-  constexpr std::int64_t kStackBytes = 16 * 1024;
+  constexpr std::int64_t kStackBytes = 48 * 1024;
   if (gemm.depth > std::min(block_depth, kStackBytes)) return false;
   alignas(64) std::byte buffers[2][kStackBytes];
   const auto prepare = [&](auto pack, const Gemm::Operand& operand, std::int64_t lanes, int tile, std::byte* buffer,

@@ -17,10 +17,53 @@ constexpr Isa kIsa = Isa::avx512;
 template <class Element>
 struct Vec;
 
+/// Half a vector, for the edges of a tile: on CPUs that execute 512 bits as two halves it costs half as much.
+template <class Element>
+struct HalfVec;
+
+template <>
+struct HalfVec<float> {
+  using T = float;
+  using Reg = __m256;
+  static constexpr int width = 8;
+
+  static Reg zero() { return _mm256_setzero_ps(); }
+  static Reg broadcast(const void* p) { return _mm256_set1_ps(load_element<T>(p)); }
+  static Reg load(const void* p) { return _mm256_loadu_ps(static_cast<const T*>(p)); }
+  static void store(void* p, Reg v) { _mm256_storeu_ps(static_cast<T*>(p), v); }
+  static Reg load_partial(const void* p, int count) { return _mm256_maskz_loadu_ps(first(count), p); }
+  static void store_partial(void* p, Reg v, int count) { _mm256_mask_storeu_ps(p, first(count), v); }
+  static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
+  static Reg fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
+
+ private:
+  static __mmask8 first(int count) { return static_cast<__mmask8>((1U << count) - 1U); }
+};
+
+template <>
+struct HalfVec<double> {
+  using T = double;
+  using Reg = __m256d;
+  static constexpr int width = 4;
+
+  static Reg zero() { return _mm256_setzero_pd(); }
+  static Reg broadcast(const void* p) { return _mm256_set1_pd(load_element<T>(p)); }
+  static Reg load(const void* p) { return _mm256_loadu_pd(static_cast<const T*>(p)); }
+  static void store(void* p, Reg v) { _mm256_storeu_pd(static_cast<T*>(p), v); }
+  static Reg load_partial(const void* p, int count) { return _mm256_maskz_loadu_pd(first(count), p); }
+  static void store_partial(void* p, Reg v, int count) { _mm256_mask_storeu_pd(p, first(count), v); }
+  static Reg add(Reg a, Reg b) { return _mm256_add_pd(a, b); }
+  static Reg fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_pd(a, b, c); }
+
+ private:
+  static __mmask8 first(int count) { return static_cast<__mmask8>((1U << count) - 1U); }
+};
+
 template <>
 struct Vec<float> {
   using T = float;
   using Reg = __m512;
+  using Half = HalfVec<T>;
   static constexpr int width = 16;
 
   static Reg zero() { return _mm512_setzero_ps(); }
@@ -56,6 +99,7 @@ template <>
 struct Vec<double> {
   using T = double;
   using Reg = __m512d;
+  using Half = HalfVec<T>;
   static constexpr int width = 8;
 
   static Reg zero() { return _mm512_setzero_pd(); }

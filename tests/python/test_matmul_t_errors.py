@@ -21,6 +21,11 @@ def refuse(error, message, arguments, **changes):
     out = np.full((5, 3), 7, np.float32)
     with Unchanged(out, *arguments.values()), pytest.raises(error, match=f"^matmul_t: {message}"):
         transfuse.matmul_t(**arguments, out=out)
+    if changes.keys() <= {"a", "b"}:  # the call that takes the quick way, if nothing is wrong
+        with Unchanged(out, *arguments.values()), pytest.raises(error, match=f"^matmul_t: {message}"):
+            transfuse.matmul_t(arguments["a"], arguments["b"], out=out)
+        with pytest.raises(error, match=f"^matmul_t: {message}"):
+            transfuse.matmul_t(arguments["a"], arguments["b"])
 
 
 @pytest.mark.parametrize("argument", ["a", "b"])
