@@ -64,7 +64,7 @@ constexpr std::int64_t kDotDepth = 512;
 constexpr std::int64_t kCopyCols = 256;
 
 /// The least work (multiply-adds, or stores of an outer product) that is a chunk of such a product.
-constexpr std::int64_t kThinChunk = 16'384;
+constexpr std::int64_t kThinChunk = 65'536;
 
 /// From so many bytes on, `sweep` asks for its right operand ahead.
 constexpr std::int64_t kFarBytes = std::int64_t{8} << 20;
@@ -85,6 +85,9 @@ constexpr std::int64_t kPackWork = 10;
 
 /// From this much work on, each matrix of a batch is computed by all threads together; below, by one thread each.
 constexpr std::int64_t kTeamWork = 4'000'000;
+
+/// Operands of a batch that are no larger are asked for while the product before theirs is computed.
+constexpr std::int64_t kPrefetchBytes = std::int64_t{128} << 10;
 
 /// Below this much work (some microseconds) a call from Python keeps the interpreter lock.
 constexpr std::int64_t kReleaseLockWork = 400'000;

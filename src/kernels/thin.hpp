@@ -20,7 +20,9 @@ struct Thin {
   // ---- depth 1
   // -------------------------------------------------------------------------------------------------------
 
-  static constexpr std::int64_t kOuterCols = 2048;  // a piece of rows that the activation finds in L1
+  // A piece of the output that the activation finds in L1.
+  static constexpr std::int64_t kOuterCols = 2048;
+  static constexpr std::int64_t kOuterRows = 32;
 
   /// out[r, c] = finish(left[r] · right[c])
   static void outer(const ThinProduct& p) {
@@ -30,9 +32,59 @@ struct Thin {
       for (std::int64_t r = 0; r < p.rows; ++r) stream_row(p, r);
       return;
     }
+    switch ((p.cols + V::width - 1) / V::width) {
+      case 1: return outer_short<1>(p);
+      case 2: return outer_short<2>(p);
+      case 3: return outer_short<3>(p);
+      case 4: return outer_short<4>(p);
+      default: break;
+    }
     std::int64_t r = 0;
     for (; r + 4 <= p.rows; r += 4) outer_rows<4>(p, r);
     for (; r < p.rows; ++r) outer_rows<1>(p, r);
+  }
+
+  /// Rows of so few vectors that the right operand stays in registers.
+  template <int Vecs>
+  static void outer_short(const ThinProduct& p) {
+    const int last = static_cast<int>(p.cols - (Vecs - 1) * V::width);  // columns in the last vector
+    const auto load = [&](const std::byte* from, Reg(&to)[Vecs]) __attribute__((always_inline)) {
+      unroll<Vecs>([&](auto i) __attribute__((always_inline)) {
+        constexpr int c = decltype(i)::value;
+        to[c] = c < Vecs - 1 ? V::load(from + c * vector) : V::load_partial(from + c * vector, last);
+      });
+    };
+    Reg y[Vecs];
+    load(p.right, y);
+    Reg term[Vecs];
+    unroll<Vecs>([&](auto i) __attribute__((always_inline)) { term[decltype(i)::value] = V::zero(); });
+    if (p.bias != nullptr && p.bias_col != 0) load(p.bias, term);
+    const bool row_bias = p.bias != nullptr && p.bias_col == 0;
+    const auto compute = [&](std::int64_t r, auto store_last) __attribute__((always_inline)) {
+      const Reg x = V::broadcast(p.left + r * p.left_row);
+      const Reg own = row_bias ? V::broadcast(p.bias + r * p.bias_row) : V::zero();
+      std::byte* const out = p.out + r * p.out_row;
+      unroll<Vecs>([&](auto i) __attribute__((always_inline)) {
+        constexpr int c = decltype(i)::value;
+        const Reg v = V::add(V::fma(x, y[c], V::zero()), V::add(own, term[c]));
+        if constexpr (c < Vecs - 1)
+          V::store(out + c * vector, v);
+        else
+          store_last(out + c * vector, v);
+      });
+    };
+    for (std::int64_t first = 0; first < p.rows; first += kOuterRows) {
+      const std::int64_t end = first + kOuterRows < p.rows ? first + kOuterRows : p.rows;
+      if (last == V::width) {
+        for (std::int64_t r = first; r < end; ++r)
+          compute(r, [](std::byte* to, Reg v) __attribute__((always_inline)) { V::store(to, v); });
+      } else {
+        for (std::int64_t r = first; r < end; ++r)
+          compute(r, [last](std::byte* to, Reg v) __attribute__((always_inline)) { V::store_partial(to, v, last); });
+      }
+      if (p.activation != Activation::none)
+        activate<V>(p.activation, {p.out + first * p.out_row, p.out_row, end - first, p.cols});
+    }
   }
 
   template <int Rows>

@@ -150,6 +150,17 @@ Task make_task(const MatmulTCall& call, const TensorView& out, const MatmulTOpti
   return task;
 }
 
+/// Asks for a small operand, the next one of a batch, while the one before it is in use.
+void prefetch(const Gemm::Operand& operand, std::int64_t lanes, std::int64_t depth, std::int64_t size) {
+  if (lanes * depth * size > kPrefetchBytes) return;
+  const bool lanes_adjacent = operand.lane_stride == size;
+  const std::int64_t rows = lanes_adjacent ? depth : lanes;
+  const std::int64_t row = lanes_adjacent ? operand.depth_stride : operand.lane_stride;
+  const std::int64_t bytes = (lanes_adjacent ? lanes : depth) * size;
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(operand.data + r * row + at, 0, 2);
+}
+
 /// What `config` does not say is the tuned value, else the default.
 MatmulTConfig choose_config(Isa isa, DType dtype, const MatmulTProblem& problem, const MatmulTConfig& config) {
   const auto tuned = find_tuned(isa, dtype, problem);
@@ -274,7 +285,8 @@ void run_matmul_t(const MatmulTCall& call, const TensorView& out, const MatmulTO
   const std::int64_t pieces = call.batch * task.pieces();
   const std::int64_t piece_work = ceil_divide(call.work(), pieces);
   const bool together = !cut && (call.batch == 1 || piece_work >= kTeamWork);
-  const std::int64_t group = ceil_divide(kChunkWork, piece_work);  // pieces per chunk
+  const std::int64_t group =  // pieces per chunk
+      std::max(ceil_divide(kChunkWork, piece_work), pieces / std::max<std::int64_t>(kChunks, 4 * threads));
   const std::int64_t groups = ceil_divide(pieces, group);
   if (!together) threads = static_cast<int>(std::min<std::int64_t>(threads, groups));
 
@@ -293,8 +305,16 @@ void run_matmul_t(const MatmulTCall& call, const TensorView& out, const MatmulTO
       team.for_each(groups, [&](std::int64_t chunk) {
         Team alone;
         const std::int64_t end = std::min(pieces, (chunk + 1) * group);
-        for (std::int64_t i = chunk * group; i < end; ++i)
-          plan.run(alone, task.piece(i), own + team.rank() * plan_bytes);
+        Gemm next = task.piece(chunk * group);
+        for (std::int64_t i = chunk * group; i < end; ++i) {
+          const Gemm piece = next;
+          if (i + 1 < end) {
+            next = task.piece(i + 1);
+            if (next.left.data != piece.left.data) prefetch(next.left, next.rows, next.depth, size);
+            if (next.right.data != piece.right.data) prefetch(next.right, next.cols, next.depth, size);
+          }
+          plan.run(alone, piece, own + team.rank() * plan_bytes);
+        }
       });
     });
   };

@@ -21,14 +21,13 @@ std::optional<ThinKind> thin_kind(const Gemm& gemm, std::int64_t item_size) {
 
 ThinPlan::ThinPlan(ThinKind kind, const GemmKernels& kernels, const Gemm& gemm, int threads)
     : item_size_(kernels.item_size), chunk_rows_(gemm.rows), chunk_cols_(gemm.cols) {
-  // Chunks depend on the problem alone, like all others; rows of a chunk of columns should be long enough to stream.
   const auto chunk = [](std::int64_t count, std::int64_t least) {
     return std::max<std::int64_t>(least, ceil_divide(count, kChunks));
   };
   switch (kind) {
     case ThinKind::outer:
       kernel_ = kernels.kernels.outer;
-      chunk_rows_ = chunk(gemm.rows, ceil_divide(kThinChunk, std::max<std::int64_t>(1, gemm.cols)));
+      chunk_rows_ = chunk(gemm.rows, ceil_divide(kThinChunk, gemm.cols));
       stream_ = gemm.activation == Activation::none && gemm.bias == nullptr && gemm.cols >= 64 &&
                 saturating_multiply(saturating_multiply(gemm.rows, gemm.cols), item_size_) >= kStreamBytes;
       break;
