@@ -182,7 +182,8 @@ struct Thin {
 
   static void sum_depth(const ThinProduct& p, std::int64_t col, std::int64_t cols, std::int64_t first,
                         std::int64_t last, std::byte* sums, std::int64_t row_bytes) {
-    for (std::int64_t k = first; k < last;) {
+    std::int64_t k = first;
+    while (k < last) {
       const auto pass = [&](auto depth) {
         constexpr int steps = decltype(depth)::value;
         for (std::int64_t r = 0; r < p.rows; r += 4) {
