@@ -13,9 +13,8 @@ from transfuse.bench.report import Line, Report
 from transfuse.bench.table import duration
 
 MET = "met"
-NOISE = "within noise"
 SHORT = "falls short"
-COLORS = {MET: "green", NOISE: "yellow", SHORT: "red"}
+COLORS = {MET: "green", SHORT: "red"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Goal(Generic[C]):
     name : str
     cases : tuple of Case
     each : float
-        Ratio of every line.
+        Ratio of every line; the upper end of its interval counts.
     mean : float
         Geometric mean of the ratios, for each dtype and thread count.
     limit : {"FMA", "memory"}
@@ -76,7 +75,7 @@ class Judgement:
 
 
 def judge(report: Report, goals: tuple[Goal[Any], ...]) -> list[Judgement]:
-    """Every demand on every line. A ratio below the goal whose interval reaches it is within noise."""
+    """Every demand on every line. A ratio meets its goal if the upper end of its interval does."""
     found = []
     for goal in goals:
         lines = [line for line in report.lines if goal.speaks_of(line)]
@@ -109,7 +108,7 @@ def _of_line(goal: Goal[Any], line: Line) -> list[tuple[str, str, str]]:
         if ratio is None:
             found.append((asked, line.verdict, SHORT))
         else:
-            verdict = MET if ratio.value >= goal.each else NOISE if ratio.high >= goal.each else SHORT
+            verdict = MET if ratio.high >= goal.each else SHORT
             found.append((asked, f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]", verdict))
     if goal.share is not None and ours is not None and line.flops >= goal.share_from:
         share = line.share_of_peak(ours) if goal.limit == "FMA" else line.share_of_bandwidth(ours)

@@ -31,7 +31,7 @@ WAITING = 0.02
 HOPELESS_ROUNDS = 3
 HOPELESS = 1.5
 """A form so many times slower than the fastest peer of its column leaves after HOPELESS_ROUNDS rounds."""
-CLOSE = 0.05
+CLOSE = 0.1
 """Ratios this near to 1 are measured again."""
 
 
