@@ -110,6 +110,7 @@ def draw_times(axes: "Axes", lines: list[Line]) -> None:
     axes.xaxis.set_major_locator(_ticks(sizes))
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.xaxis.minorticks_off()
+    axes.tick_params(axis="x", labelrotation=45)
     axes.grid(alpha=0.3)
     if axes.get_lines():
         axes.legend(frameon=False, fontsize="small")
