@@ -111,7 +111,13 @@ def test_ctrl_c_prints_and_saves_what_there_is(tmp_path):
         "--threads=1",
     ]
     command += ["--seconds=0.05", "--repetitions=1", f"--json={file}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+
+    def heed_interrupts():  # which a shell's background jobs ignore, and their children too
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+    ) as process:
         first = process.stdout.readline()
         time.sleep(0.1)
         os.kill(process.pid, signal.SIGINT)
