@@ -39,12 +39,36 @@ void count_flops(State& state, double flops) {
   state.counters["FLOP"] = Counter(flops, Counter::kIsIterationInvariantRate);
 }
 
-void count_bytes(State& state, std::int64_t bytes) { state.SetBytesProcessed(state.iterations() * bytes); }
-
 void fma_peak(State& state, Isa isa, DType dtype) {
   double flops = 0;
   for (auto _ : state) flops = static_cast<double>(kernels(isa).fma_probe[static_cast<int>(dtype)](1000));
   count_flops(state, flops);
+}
+
+/// A whole tile, its operands and bias missing.
+MatmulTBlock tile_block(const GemmKernels& k, const Buffer& out, std::int64_t depth) {
+  return {.left = {},
+          .right = {},
+          .rows = k.tile_rows,
+          .cols = k.tile_cols,
+          .depth = depth,
+          .run_length = kRunLength,
+          .out = out.data(),
+          .out_row = k.tile_cols * k.item_size,
+          .out_col = k.item_size,
+          .accumulate = false,
+          .finish = true,
+          .bias = nullptr,
+          .bias_row = 0,
+          .bias_col = 0,
+          .activation = Activation::none};
+}
+
+void run(State& state, const GemmKernels& k, const MatmulTBlock& block) {
+  for (auto _ : state) {
+    k.kernels.block(block);
+    benchmark::ClobberMemory();
+  }
 }
 
 /// One whole tile over packed panels; argument: depth.
@@ -54,25 +78,10 @@ void tile(State& state, Isa isa, DType dtype) {
   const Buffer left(depth * k.tile_rows * k.item_size);
   const Buffer right(depth * k.tile_cols * k.item_size);
   const Buffer out(k.tile_rows * k.tile_cols * k.item_size);
-  const MatmulTBlock block{.left = {left.data(), 0, k.tile_rows * k.item_size},
-                           .right = {right.data(), 0, k.tile_cols * k.item_size},
-                           .rows = k.tile_rows,
-                           .cols = k.tile_cols,
-                           .depth = depth,
-                           .run_length = kRunLength,
-                           .out = out.data(),
-                           .out_row = k.tile_cols * k.item_size,
-                           .out_col = k.item_size,
-                           .accumulate = false,
-                           .finish = true,
-                           .bias = nullptr,
-                           .bias_row = 0,
-                           .bias_col = 0,
-                           .activation = Activation::none};
-  for (auto _ : state) {
-    k.kernels.block(block);
-    benchmark::ClobberMemory();
-  }
+  MatmulTBlock block = tile_block(k, out, depth);
+  block.left = {left.data(), 0, k.tile_rows * k.item_size};
+  block.right = {right.data(), 0, k.tile_cols * k.item_size};
+  run(state, k, block);
   count_flops(state, 2.0 * k.tile_rows * k.tile_cols * static_cast<double>(depth));
 }
 
@@ -97,7 +106,7 @@ void pack(State& state, Isa isa, DType dtype, Layout layout) {
     k.kernels.pack_right(arguments);
     benchmark::ClobberMemory();
   }
-  count_bytes(state, 2 * bytes);
+  state.SetBytesProcessed(state.iterations() * 2 * bytes);
   state.SetItemsProcessed(state.iterations() * lanes * depth);
 }
 
@@ -106,25 +115,11 @@ void epilogue(State& state, Isa isa, DType dtype, Activation activation) {
   const GemmKernels k(isa, dtype);
   const Buffer out(k.tile_rows * k.tile_cols * k.item_size);
   const Buffer bias(k.tile_rows * k.item_size);
-  const MatmulTBlock block{.left = {},
-                           .right = {},
-                           .rows = k.tile_rows,
-                           .cols = k.tile_cols,
-                           .depth = 0,
-                           .run_length = kRunLength,
-                           .out = out.data(),
-                           .out_row = k.tile_cols * k.item_size,
-                           .out_col = k.item_size,
-                           .accumulate = false,
-                           .finish = true,
-                           .bias = bias.data(),
-                           .bias_row = k.item_size,
-                           .bias_col = 0,
-                           .activation = activation};
-  for (auto _ : state) {
-    k.kernels.block(block);
-    benchmark::ClobberMemory();
-  }
+  MatmulTBlock block = tile_block(k, out, 0);
+  block.bias = bias.data();
+  block.bias_row = k.item_size;
+  block.activation = activation;
+  run(state, k, block);
   state.SetItemsProcessed(state.iterations() * k.tile_rows * k.tile_cols);
 }
 

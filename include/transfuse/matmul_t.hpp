@@ -49,8 +49,8 @@ Shape matmul_t_shape(const ConstTensorView& a, const ConstTensorView& b);
 /// \throws ValueError, TypeError (dtypes differ), std::bad_alloc; `out` is untouched then.
 ///
 /// The result is bitwise the same for every number of threads. Extra memory: at most 8 MiB, or 8 MiB
-/// a thread for a batch of small matrices (and a copy of the bias where it and `out` are not contiguous). The calling
-/// thread keeps up to 32 MiB of it for its next call.
+/// a thread for a batch of small matrices and for products up to about 600³ (and a copy of the bias where it and `out`
+/// are not contiguous). The calling thread keeps up to 32 MiB of it for its next call.
 ///
 /// \code
 ///   const std::int64_t shape_a[] = {2, 3}, strides_a[] = {12, 4};   // bytes

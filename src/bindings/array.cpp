@@ -1,7 +1,6 @@
 #include "bindings/array.hpp"
 
 #include <algorithm>
-#include <optional>
 #include <span>
 
 #include "bindings/dlpack.hpp"
@@ -16,15 +15,6 @@ static_assert(sizeof(npy_intp) == sizeof(std::int64_t));
 // npy_intp is long and so is int64_t on the platforms that we build for.
 std::span<const std::int64_t> dimensions(const npy_intp* values, int count) {
   return {values, static_cast<std::size_t>(count)};
-}
-
-std::optional<DType> supported_dtype(PyArrayObject* array) {
-  if (PyArray_ISBYTESWAPPED(array)) return std::nullopt;
-  switch (PyArray_TYPE(array)) {
-    case NPY_FLOAT: return DType::float32;
-    case NPY_DOUBLE: return DType::float64;
-    default: return std::nullopt;
-  }
 }
 
 std::string expected_dtype(const char* argument, const std::string& got) {
@@ -97,7 +87,7 @@ std::string take_error() {
 
 TensorView view_of(PyArrayObject* array) {
   const int rank = PyArray_NDIM(array);
-  return {static_cast<std::byte*>(PyArray_DATA(array)), dtype_of_array(array), dimensions(PyArray_DIMS(array), rank),
+  return {bytes_of(array), dtype_of_array(array), dimensions(PyArray_DIMS(array), rank),
           dimensions(PyArray_STRIDES(array), rank)};
 }
 

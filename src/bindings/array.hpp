@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "bindings/python.hpp"
 #include "transfuse/tensor.hpp"
@@ -42,14 +43,21 @@ TensorView output_view(PyObject* object, const char* argument);
 /// A new C-contiguous ndarray. \throws ErrorSet (MemoryError)
 Object new_array(const Shape& shape, DType dtype);
 
+/// The DType of an ndarray, or nothing if it is of another dtype or byte order.
+inline std::optional<DType> supported_dtype(PyArrayObject* array) {
+  if (PyArray_ISBYTESWAPPED(array)) return std::nullopt;
+  switch (PyArray_TYPE(array)) {
+    case NPY_FLOAT: return DType::float32;
+    case NPY_DOUBLE: return DType::float64;
+    default: return std::nullopt;
+  }
+}
+
 /// `object` if it is an ndarray (of no subclass) of two dimensions, contiguous, of a supported dtype; else null.
 inline PyArrayObject* plain_matrix(PyObject* object) {
   if (!PyArray_CheckExact(object)) return nullptr;
   auto* const array = reinterpret_cast<PyArrayObject*>(object);
-  const bool supported = PyArray_TYPE(array) == NPY_FLOAT || PyArray_TYPE(array) == NPY_DOUBLE;
-  return supported && PyArray_NDIM(array) == 2 && PyArray_IS_C_CONTIGUOUS(array) && PyArray_ISNOTSWAPPED(array)
-             ? array
-             : nullptr;
+  return supported_dtype(array) && PyArray_NDIM(array) == 2 && PyArray_IS_C_CONTIGUOUS(array) ? array : nullptr;
 }
 
 inline std::byte* bytes_of(PyArrayObject* array) { return static_cast<std::byte*>(PyArray_DATA(array)); }

@@ -49,7 +49,7 @@ ValueError
 TypeError
     Another dtype than float32 and float64, mixed dtypes, an object that is no array, a tensor that requires grad.
 MemoryError
-    The result or the working memory (at most 8 MiB, or 8 MiB a thread for batches) cannot be allocated.
+    The result or the working memory (at most 8 MiB, or 8 MiB a thread for batches and small products) cannot be allocated.
 
     Nothing has been written to `out` then.
 

@@ -17,8 +17,7 @@ struct Thin {
   static constexpr std::int64_t size = sizeof(T);
   static constexpr std::int64_t vector = sizeof(Reg);
 
-  // ---- depth 1
-  // -------------------------------------------------------------------------------------------------------
+  // Depth 1.
 
   // A piece of the output that the activation finds in L1.
   static constexpr std::int64_t kOuterCols = 2048;
@@ -143,8 +142,7 @@ struct Thin {
     V::store(out + bytes - vector, value(bytes - vector));
   }
 
-  // ---- few rows, the right operand's columns adjacent
-  // ------------------------------------------------------------------
+  // Few rows, the right operand's columns adjacent.
 
   // Sums stay in L1 while rows of the right operand stream by, several at a time: so many terms are summed by
   // themselves, their sum is added to that of kSweepDepth terms, and that to the total.
@@ -243,8 +241,7 @@ struct Thin {
       });
   }
 
-  // ---- few rows, depth adjacent in both operands
-  // -----------------------------------------------------------------------
+  // Few rows, depth adjacent in both operands.
 
   static constexpr std::int64_t kDotCols = 64;  // columns whose sums are finished together
   static constexpr int kRun = 64;               // vectors of terms that are summed one after another
@@ -338,10 +335,8 @@ struct Thin {
     return lanes[0];
   }
 
-  // ----------------------------------------------------------------------------------------------------------------------
-
-  /// Adds the bias to sums (rows `row_bytes` apart, whole vectors), activates them, and writes them to columns `col`
-  /// ...
+  /// Adds the bias to sums (rows `row_bytes` apart, whole vectors), activates them, and writes them from column `col`
+  /// on.
   static void finish(const ThinProduct& p, std::int64_t col, std::int64_t cols, std::byte* sums,
                      std::int64_t row_bytes) {
     if (p.bias != nullptr)

@@ -317,6 +317,9 @@ def _squares(*sizes: int) -> tuple[MatmulT, ...]:
 _HEAD = MatmulT(512, 64, 512, layout="b")
 """What head slices are compared with: the same product of tensors of their own."""
 
+_OUTER = (MatmulT(128, 1, 1024), MatmulT(64, 1, 2048), MatmulT(1024, 1, 128))
+"""Outer products that fit the second-level cache."""
+
 GOALS: tuple[Goal[MatmulT], ...] = (
     Goal("tiny", _squares(1, 2, 4, 8, 16), each=3),
     Goal("call", _squares(4), call=0.2e-6, threads="one"),
@@ -335,22 +338,8 @@ GOALS: tuple[Goal[MatmulT], ...] = (
         share=0.9,
         share_from=2.0 * 512**3,
     ),
-    Goal(
-        "outer",
-        (MatmulT(128, 1, 1024), MatmulT(64, 1, 2048), MatmulT(1024, 1, 128)),
-        each=1,
-        limit="memory",
-        share=0.85,
-        threads="one",
-    ),
-    Goal(
-        "outer",
-        (MatmulT(128, 1, 1024), MatmulT(64, 1, 2048), MatmulT(1024, 1, 128)),
-        each=1.3,
-        limit="memory",
-        share=0.85,
-        threads="many",
-    ),
+    Goal("outer", _OUTER, each=1, limit="memory", share=0.85, threads="one"),
+    Goal("outer", _OUTER, each=1.3, limit="memory", share=0.85, threads="many"),
     Goal("outer", (MatmulT(4096, 1, 4096),), each=1, limit="memory", share=0.85),
     Goal(
         "vectors",
