@@ -83,6 +83,11 @@ constexpr std::int64_t kCopyChunk = 4096;
 constexpr std::int64_t kCutWork = 250'000'000;
 constexpr std::int64_t kPackWork = 10;
 
+/// A product of few elements and long sums is computed in pieces of its depth, which are added up afterwards, so that
+/// there is work for many threads and no sum is long. A piece is at least so deep, and there are at most kChunks.
+constexpr std::int64_t kSplitElements = 1024;
+constexpr std::int64_t kSplitDepth = 2048;
+
 /// From this much work on, each matrix of a batch is computed by all threads together; below, by one thread each.
 constexpr std::int64_t kTeamWork = 4'000'000;
 

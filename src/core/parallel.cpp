@@ -39,7 +39,7 @@ struct Region {
 };
 
 std::int64_t Team::take(int owner, std::int64_t count) {
-  std::atomic<std::int64_t>& taken = region_->progress[static_cast<std::size_t>(owner)].taken[loop_ % 2];
+  std::atomic<std::int64_t>& taken = region_->progress[static_cast<std::size_t>(owner)].taken[loops_ % 2];
   const std::int64_t first = share_begin(owner, count);
   const std::int64_t last = share_begin(owner + 1, count);
   if (first + taken.load(std::memory_order_relaxed) >= last) return last;  // spares a write to a shared line
@@ -47,10 +47,11 @@ std::int64_t Team::take(int owner, std::int64_t count) {
 }
 
 // The counters of the next loop were last used in the loop before this one, which every thread has left; and no thread
-// enters the next one before all have passed the barrier at the end of this one. So each thread may clear its own now.
+// enters the next one before all have passed the barrier in front of it. So each thread may clear its own now.
 void Team::begin_loop() {
-  ++loop_;
-  region_->progress[static_cast<std::size_t>(rank_)].taken[(loop_ + 1) % 2].store(0, std::memory_order_relaxed);
+  if (loops_ > 0) barrier();
+  ++loops_;
+  region_->progress[static_cast<std::size_t>(rank_)].taken[(loops_ + 1) % 2].store(0, std::memory_order_relaxed);
 }
 
 bool Team::failed() const { return region_ != nullptr && region_->failed.load(std::memory_order_relaxed); }

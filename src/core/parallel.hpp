@@ -20,9 +20,9 @@ class Team {
   int size() const { return size_; }
   int rank() const { return rank_; }
 
-  /// Runs work(0) ... work(count - 1), each once, on any thread of the team; returns on every thread when all are done.
-  /// All threads of the team must make the same calls. After an exception the remaining chunks are skipped, and
-  /// parallel() rethrows the first one.
+  /// Runs work(0) ... work(count - 1), each once, on any thread of the team. Returns when none is left to start; the
+  /// next for_each(), wait() and the end of the region wait until all are done. All threads of the team must make the
+  /// same calls. After an exception the remaining chunks are skipped, and parallel() rethrows the first one.
   template <class Work>
   void for_each(std::int64_t count, Work&& work) {
     if (size_ == 1) {
@@ -42,7 +42,11 @@ class Team {
         }
       }
     }
-    barrier();
+  }
+
+  /// Until all threads have come here.
+  void wait() {
+    if (size_ > 1) barrier();
   }
 
  private:
@@ -62,7 +66,7 @@ class Team {
   struct Region* region_ = nullptr;
   int size_ = 1;
   int rank_ = 0;
-  int loop_ = 0;  // counts the loops, alike on all threads
+  int loops_ = 0;  // begun so far, alike on all threads
 };
 
 /// A body may throw only inside for_each(): other threads would wait for it there.

@@ -116,16 +116,28 @@ struct Thin {
         store(out + r * p.out_row + at, V::add(V::fma(x[r], y, V::zero()), V::add(bias[r], term)));
       });
     };
-    std::int64_t c = 0;
-    for (; c + V::width <= cols; c += V::width)
+    const auto compute_vector = [&](std::int64_t c) {
       compute(
           c * size, [](const std::byte* from) { return V::load(from); }, [](std::byte* to, Reg v) { V::store(to, v); });
-    if (c < cols) {
-      const int rest = static_cast<int>(cols - c);
-      compute(
-          c * size, [rest](const std::byte* from) { return V::load_partial(from, rest); },
-          [rest](std::byte* to, Reg v) { V::store_partial(to, v, rest); });
+    };
+    if (cols < V::width) {
+      const int count = static_cast<int>(cols);
+      return compute(
+          0, [count](const std::byte* from) { return V::load_partial(from, count); },
+          [count](std::byte* to, Reg v) { V::store_partial(to, v, count); });
     }
+    // The vectors at both ends overlap their neighbours.
+    std::int64_t c = columns_to_alignment(out, p.out_row);
+    if (c > 0) compute_vector(0);
+    for (; c + V::width <= cols; c += V::width) compute_vector(c);
+    if (c < cols) compute_vector(cols - V::width);
+  }
+
+  /// Columns before the first whose address is a multiple of a vector's size, if it is the same one in every row: a
+  /// store that touches two cache lines costs as much as two.
+  static std::int64_t columns_to_alignment(const std::byte* out, std::int64_t row) {
+    const auto beyond = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(out) % vector);
+    return beyond % size == 0 && row % vector == 0 ? (vector - beyond) % vector / size : 0;
   }
 
   /// A row of at least two vectors, without bias or activation, past the caches: whole vectors from the first aligned

@@ -150,6 +150,63 @@ Task make_task(const MatmulTCall& call, const TensorView& out, const MatmulTOpti
   return task;
 }
 
+/// A product cut along its depth: the pieces' results stand one after another in working memory until they are added
+/// up.
+struct Split {
+  const Gemm& whole;
+  std::int64_t item_size;
+  std::int64_t depth = whole.depth;  // of a piece
+
+  /// By the problem alone, so that the result is the same for every number of threads.
+  void divide(std::int64_t block_depth) {
+    const std::int64_t elements = whole.rows * whole.cols;
+    const std::int64_t least = std::max({kSplitDepth, kChunkWork / elements, ceil_divide(whole.depth, kChunks)});
+    depth = round_up(least, block_depth);
+  }
+
+  std::int64_t pieces() const { return ceil_divide(whole.depth, depth); }
+  std::int64_t piece_bytes() const { return whole.rows * whole.cols * item_size; }
+
+  Gemm piece(std::int64_t index, std::byte* partial) const {
+    Gemm one = whole;
+    one.depth = std::min(depth, whole.depth - index * depth);
+    one.left.data += index * depth * whole.left.depth_stride;
+    one.right.data += index * depth * whole.right.depth_stride;
+    one.out = partial + index * piece_bytes();
+    one.out_row = whole.cols * item_size;
+    one.out_col = item_size;
+    one.bias = nullptr;
+    one.activation = Activation::none;
+    return one;
+  }
+
+  /// Each row of the result is a row of ones times that row of every piece.
+  void add_up(const GemmKernels& kernels, const std::byte* partial) const {
+    static constexpr float one_float = 1;
+    static constexpr double one_double = 1;
+    const void* const one = item_size == sizeof one_float ? static_cast<const void*>(&one_float) : &one_double;
+    for (std::int64_t row = 0; row < whole.rows; ++row)
+      kernels.kernels.sweep({.left = static_cast<const std::byte*>(one),
+                             .left_row = 0,
+                             .left_depth = 0,
+                             .right = partial + row * whole.cols * item_size,
+                             .right_col = item_size,
+                             .right_depth = piece_bytes(),
+                             .rows = 1,
+                             .cols = whole.cols,
+                             .depth = pieces(),
+                             .out = whole.out + row * whole.out_row,
+                             .out_row = whole.out_row,
+                             .out_col = whole.out_col,
+                             .bias = whole.bias == nullptr ? nullptr : whole.bias + row * whole.bias_row,
+                             .bias_row = whole.bias_row,
+                             .bias_col = whole.bias_col,
+                             .activation = whole.activation,
+                             .stream = false,
+                             .far = false});
+  }
+};
+
 /// Asks for a small operand, the next one of a batch, while the one before it is in use.
 void prefetch(const Gemm::Operand& operand, std::int64_t lanes, std::int64_t depth, std::int64_t size) {
   if (lanes * depth * size > kPrefetchBytes) return;
@@ -166,6 +223,28 @@ MatmulTConfig choose_config(Isa isa, DType dtype, const MatmulTProblem& problem,
   const auto tuned = find_tuned(isa, dtype, problem);
   const MatmulTConfig& defaults = matmul_t_constants(isa, dtype).blocks;
   return merge_configs(config, tuned ? merge_configs(*tuned, defaults) : defaults);
+}
+
+void run_split(const Split& split, const GemmKernels& kernels, const MatmulTConstants& constants,
+               const MatmulTConfig& config, int threads) {
+  const auto execute = [&](const auto& plan) {
+    const std::int64_t partial_bytes = round_up(split.pieces() * split.piece_bytes(), 64);
+    const Scratch scratch(partial_bytes + plan.scratch_bytes() * threads);
+    std::byte* const own = scratch.data() + partial_bytes;
+    parallel(threads, [&](Team& team) {
+      team.for_each(split.pieces(), [&](std::int64_t i) {
+        Team alone;
+        plan.run(alone, split.piece(i, scratch.data()), own + team.rank() * plan.scratch_bytes());
+      });
+      team.wait();
+      if (team.rank() == 0) split.add_up(kernels, scratch.data());
+    });
+  };
+  const Gemm first = split.piece(0, nullptr);
+  if (const auto thin = thin_kind(first, kernels.item_size))
+    execute(ThinPlan(*thin, kernels, first, 1));
+  else
+    execute(GemmPlan(kernels, first, constants, config, false));
 }
 
 /// Computes a product on the calling thread and its stack if it is small enough for that.
@@ -273,11 +352,20 @@ void run_matmul_t(const MatmulTCall& call, const TensorView& out, const MatmulTO
   const bool copy_bias = gemm.bias_col != 0 && gemm.bias_col != size;
   if (call.work() < kParallelWork && call.batch == 1 && !copy_bias && run_at_once(kernels, gemm, config.block_k))
     return;
-  const auto thin = thin_kind(gemm, size);
 
   int threads = 1;
   if (call.work() >= kParallelWork)
     threads = usable_threads(options.num_threads > 0 ? options.num_threads : default_threads().count);
+  if (call.work() >= kParallelWork && call.batch == 1 && saturating_multiply(call.m, call.n) <= kSplitElements) {
+    Split split{gemm, size};
+    split.divide(config.block_k);
+    if (split.pieces() > 1) {
+      threads = static_cast<int>(std::min<std::int64_t>(threads, split.pieces()));
+      return run_split(split, kernels, matmul_t_constants(isa, call.a.dtype), config, threads);
+    }
+  }
+
+  const auto thin = thin_kind(gemm, size);
   // A product is computed by all threads together, which share what is packed; in pieces, each by one thread, which
   // needs no barrier and takes nothing from another core's cache; or by one thread, several products at a time.
   const bool cut = threads > 1 && call.batch == 1 && !thin && call.work() <= kCutWork;

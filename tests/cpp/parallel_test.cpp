@@ -64,13 +64,31 @@ TEST(Parallel, RunsSeveralLoopsInOneRegion) {
       for (int round = 1; round <= rounds; ++round) {
         for (Tally& tally : tallies) {
           team.for_each(static_cast<std::int64_t>(kCounts[&tally - tallies.data()]), tally);
-          if (!tally.each_is(round)) ordered = false;  // for_each returned too early
-          team.for_each(1, [](std::int64_t) {});       // keeps the others from the next round meanwhile
+          team.for_each(1, [&](std::int64_t) {
+            if (!tally.each_is(round)) ordered = false;  // a loop began before the one before it had ended
+          });
+          team.wait();
         }
       }
     });
     EXPECT_TRUE(ordered) << threads << " threads";
     for (const Tally& tally : tallies) EXPECT_TRUE(tally.each_is(rounds)) << threads << " threads";
+  }
+}
+
+TEST(Parallel, WaitsForALoop) {
+  for (int threads : {1, 2, 3, 8}) {
+    Tally tally(100);
+    std::atomic<bool> complete{true};
+    parallel(threads, [&](Team& team) {
+      for (int round = 1; round <= 20; ++round) {
+        team.for_each(100, tally);
+        team.wait();
+        if (!tally.each_is(round)) complete = false;
+        team.wait();
+      }
+    });
+    EXPECT_TRUE(complete) << threads << " threads";
   }
 }
 
