@@ -38,6 +38,11 @@ def exp_tail(r):
     return (mp.exp(r) - 1 - r) / r**2 if abs(r) > mp.mpf(10) ** -20 else mp.mpf(1) / 2
 
 
+def exp2_tail(r):
+    """(2^r - 1) / r"""
+    return (mp.mpf(2) ** r - 1) / r if abs(r) > mp.mpf(10) ** -20 else mp.log(2)
+
+
 def scaled_erfcx(centre):
     """(1 + 2z) e^(z^2) erfc(z) as a function of t = (z - centre) / (z + centre)"""
 
@@ -52,6 +57,9 @@ def main():
     half = mp.log(2) / 2 * mp.mpf("1.01")
     report("exp tail, float32", exp_tail, -half, half, 5, single=True)
     report("exp tail, float64", exp_tail, -half, half, 10, single=False)
+    whole = mp.mpf("0.505")
+    report("exp2 tail, float32", exp2_tail, -whole, whole, 5, single=True)
+    report("exp2 tail, float64", exp2_tail, -whole, whole, 11, single=False)
     for name, centre, largest, degree, single in (("float32", 2, 10.5, 11, True), ("float64", 4, 28, 23, False)):
         upper = (mp.mpf(largest) - centre) / (mp.mpf(largest) + centre)
         report(f"erfcx, {name}", scaled_erfcx(centre), mp.mpf(-1), upper, degree, single)

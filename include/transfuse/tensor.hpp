@@ -9,20 +9,25 @@
 
 namespace transfuse {
 
-/// The element types. Their values index the tables of kernels and constants.
-enum class DType : std::uint8_t { float32, float64 };
+/// The element types. The values of those that are computed with index the tables of kernels and constants; boolean (a
+/// byte, 0 is false) is for masks only.
+enum class DType : std::uint8_t { float32, float64, boolean };
 
-inline constexpr int kDTypeCount = 2;
+inline constexpr int kDTypeCount = 2;  ///< that are computed with
 
 /// Size of one element in bytes.
-constexpr std::int64_t item_size(DType dtype) { return dtype == DType::float32 ? 4 : 8; }
+constexpr std::int64_t item_size(DType dtype) { return dtype == DType::boolean ? 1 : dtype == DType::float32 ? 4 : 8; }
 
 /// The name as NumPy spells it.
-constexpr const char* name(DType dtype) { return dtype == DType::float32 ? "float32" : "float64"; }
+constexpr const char* name(DType dtype) {
+  return dtype == DType::boolean ? "bool" : dtype == DType::float32 ? "float32" : "float64";
+}
 
 /// The DType of a C++ element type.
 template <class T>
-inline constexpr DType dtype_of = std::is_same_v<T, float> ? DType::float32 : DType::float64;
+inline constexpr DType dtype_of = std::is_same_v<T, bool>    ? DType::boolean
+                                  : std::is_same_v<T, float> ? DType::float32
+                                                             : DType::float64;
 
 /// The largest number of dimensions that a view may have (as in NumPy 2).
 inline constexpr int kMaxRank = 64;

@@ -1,7 +1,7 @@
 """The compiled part of transfuse."""
 
-from collections.abc import Mapping
-from typing import Any, Final, Literal, Protocol, SupportsIndex, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, Protocol, SupportsFloat, SupportsIndex, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,10 @@ class _SupportsArrayInterface(Protocol):
 _Array: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 _ArrayLike: TypeAlias = _Array | _SupportsDLPack | _SupportsArrayInterface
 _Activation: TypeAlias = Literal["relu", "gelu", "gelu_tanh", "silu"]
+_BoolLike: TypeAlias = NDArray[np.bool_] | _SupportsDLPack | _SupportsArrayInterface
+_Integers: TypeAlias = int | NDArray[np.integer[Any]] | Sequence[int] | _SupportsDLPack
+_Causal: TypeAlias = bool | Literal["upper_left", "lower_right"]
+_Window: TypeAlias = tuple[SupportsIndex | None, SupportsIndex | None]
 _Sizes: TypeAlias = tuple[int, int, int, int]  # batch, m, k, n
 
 __version__: Final[str]
@@ -33,6 +37,50 @@ def matmul_t(
     num_threads: SupportsIndex | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> NDArray[Any]: ...
+@overload
+def attention(
+    q: _ArrayLike,
+    k: _ArrayLike,
+    v: _ArrayLike,
+    *,
+    mask: _BoolLike | None = None,
+    bias: _ArrayLike | None = None,
+    causal: _Causal = False,
+    query_offset: _Integers | None = None,
+    scale: SupportsFloat | None = None,
+    window: _Window | None = None,
+    softcap: SupportsFloat | None = None,
+    alibi_slopes: _ArrayLike | None = None,
+    sinks: _ArrayLike | None = None,
+    kv_lengths: _Integers | None = None,
+    layout: Literal["bhsd", "bshd"] = "bhsd",
+    out: _Array | None = None,
+    return_lse: Literal[False] = False,
+    num_threads: SupportsIndex | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> NDArray[Any]: ...
+@overload
+def attention(
+    q: _ArrayLike,
+    k: _ArrayLike,
+    v: _ArrayLike,
+    *,
+    mask: _BoolLike | None = None,
+    bias: _ArrayLike | None = None,
+    causal: _Causal = False,
+    query_offset: _Integers | None = None,
+    scale: SupportsFloat | None = None,
+    window: _Window | None = None,
+    softcap: SupportsFloat | None = None,
+    alibi_slopes: _ArrayLike | None = None,
+    sinks: _ArrayLike | None = None,
+    kv_lengths: _Integers | None = None,
+    layout: Literal["bhsd", "bshd"] = "bhsd",
+    out: _Array | None = None,
+    return_lse: Literal[True],
+    num_threads: SupportsIndex | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> tuple[NDArray[Any], NDArray[Any]]: ...
 def available_isas() -> tuple[str, ...]: ...
 def current_isa() -> str: ...
 def current_isa_source() -> str: ...

@@ -17,8 +17,9 @@ std::span<const std::int64_t> dimensions(const npy_intp* values, int count) {
   return {values, static_cast<std::size_t>(count)};
 }
 
-std::string expected_dtype(const char* argument, const std::string& got) {
-  return std::string(argument) + ": expected dtype float32 or float64, got " + got;
+std::string expected_dtype(const char* argument, const std::string& got, Elements elements = Elements::floating) {
+  return std::string(argument) + ": expected dtype " + (elements == Elements::boolean ? "bool" : "float32 or float64") +
+         ", got " + got;
 }
 
 std::string dtype_text(PyArrayObject* array) { return text_of(reinterpret_cast<PyObject*>(PyArray_DESCR(array))); }
@@ -57,6 +58,14 @@ void refuse_gradient(PyObject* object, const char* argument) {
                     "its .detach()");
 }
 
+std::optional<DType> dlpack_dtype(const dlpack::DataType& dtype) {
+  if (dtype.lanes != 1) return std::nullopt;
+  if (dtype.code == dlpack::kFloat && dtype.bits == 32) return DType::float32;
+  if (dtype.code == dlpack::kFloat && dtype.bits == 64) return DType::float64;
+  if (dtype.code == dlpack::kBool && dtype.bits == 8) return DType::boolean;
+  return std::nullopt;
+}
+
 /// Calls a method without arguments or with the keyword max_version=(1, 0).
 Object call_dlpack(const Object& method) {
   const Object no_arguments = Object::checked(PyTuple_New(0));
@@ -91,15 +100,13 @@ TensorView view_of(PyArrayObject* array) {
           dimensions(PyArray_STRIDES(array), rank)};
 }
 
-InputArray::InputArray(PyObject* object, const char* argument) {
+InputArray::InputArray(PyObject* object, const char* argument, Elements elements) : elements_(elements) {
   if (!PyArray_Check(object)) {
     read_foreign(object, argument);
     return;
   }
   if (!PyArray_CheckExact(object)) refuse_masked_array(object, argument);
-  auto* array = reinterpret_cast<PyArrayObject*>(object);
-  if (!supported_dtype(array)) throw TypeError(expected_dtype(argument, dtype_text(array)));
-  copy_dimensions(array, argument);
+  read_ndarray(reinterpret_cast<PyArrayObject*>(object), argument);
 }
 
 void InputArray::set_rank(int rank, const char* argument) {
@@ -110,7 +117,10 @@ void InputArray::set_rank(int rank, const char* argument) {
   view_.strides = {strides_, static_cast<std::size_t>(rank)};
 }
 
-void InputArray::copy_dimensions(PyArrayObject* array, const char* argument) {
+void InputArray::read_ndarray(PyArrayObject* array, const char* argument) {
+  const bool fits =
+      elements_ == Elements::boolean ? PyArray_TYPE(array) == NPY_BOOL : supported_dtype(array).has_value();
+  if (!fits) throw TypeError(expected_dtype(argument, dtype_text(array), elements_));
   const TensorView view = view_of(array);
   view_.data = view.data;
   view_.dtype = view.dtype;
@@ -159,10 +169,10 @@ bool InputArray::read_dlpack(PyObject* object, const char* argument) {
     throw TypeError(std::string(argument) + ": expected a DLPack capsule, got " + type_name(owner_.get()));
   }
 
-  const dlpack::DataType dtype = tensor->dtype;
-  if (dtype.code != dlpack::kFloat || (dtype.bits != 32 && dtype.bits != 64) || dtype.lanes != 1) {
+  const auto dtype = dlpack_dtype(tensor->dtype);
+  if (!dtype || (*dtype == DType::boolean) != (elements_ == Elements::boolean)) {
     const Object named = find_attribute(object, "dtype");
-    throw TypeError(expected_dtype(argument, named ? text_of(named.get()) : "another DLPack type"));
+    throw TypeError(expected_dtype(argument, named ? text_of(named.get()) : "another DLPack type", elements_));
   }
   set_rank(tensor->rank, argument);
   // The capsule keeps its name: so its own destructor, when owner_ lets it go, returns the memory to the producer.
@@ -171,7 +181,7 @@ bool InputArray::read_dlpack(PyObject* object, const char* argument) {
     throw TypeError(std::string(argument) + ": expected an array with memory, got " + type_name(object) +
                     " whose data pointer is null");
   view_.data = static_cast<const std::byte*>(tensor->data) + tensor->byte_offset;
-  view_.dtype = dtype.bits == 32 ? DType::float32 : DType::float64;
+  view_.dtype = *dtype;
   std::ranges::copy(sizes, shape_);
   std::int64_t next = item_size(view_.dtype);
   for (std::size_t i = sizes.size(); i-- > 0;) {
@@ -191,9 +201,7 @@ bool InputArray::read_array_interface(PyObject* object, const char* argument) {
     return false;
   }
   owner_ = Object(array);
-  auto* ndarray = reinterpret_cast<PyArrayObject*>(array);
-  if (!supported_dtype(ndarray)) throw TypeError(expected_dtype(argument, dtype_text(ndarray)));
-  copy_dimensions(ndarray, argument);
+  read_ndarray(reinterpret_cast<PyArrayObject*>(array), argument);
   return true;
 }
 

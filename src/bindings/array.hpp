@@ -10,12 +10,15 @@
 
 namespace transfuse::python {
 
+/// What an input may hold.
+enum class Elements { floating, boolean };
+
 /// An input array, valid while this object and the Python argument live.
 class InputArray {
  public:
   /// \param argument its name, for errors
   /// \throws TypeError if it is no array, of no supported dtype, elsewhere than in the CPU's memory, or requires grad
-  InputArray(PyObject* object, const char* argument);
+  InputArray(PyObject* object, const char* argument, Elements elements = Elements::floating);
   InputArray(const InputArray&) = delete;
   InputArray& operator=(const InputArray&) = delete;
 
@@ -29,8 +32,9 @@ class InputArray {
   /// Room for the dimensions, whose number is known now. They are copied, because reading the next argument may run
   /// Python code that reshapes the array of this one.
   void set_rank(int rank, const char* argument);
-  void copy_dimensions(PyArrayObject* array, const char* argument);
+  void read_ndarray(PyArrayObject* array, const char* argument);
 
+  Elements elements_;
   ConstTensorView view_;
   Object owner_;  // keeps borrowed memory alive
   std::int64_t shape_[kMaxRank], strides_[kMaxRank];
@@ -64,7 +68,11 @@ inline std::byte* bytes_of(PyArrayObject* array) { return static_cast<std::byte*
 
 /// The DType of an ndarray whose dtype is supported.
 inline DType dtype_of_array(PyArrayObject* array) {
-  return PyArray_TYPE(array) == NPY_FLOAT ? DType::float32 : DType::float64;
+  switch (PyArray_TYPE(array)) {
+    case NPY_FLOAT: return DType::float32;
+    case NPY_BOOL: return DType::boolean;
+    default: return DType::float64;
+  }
 }
 
 /// The view of an ndarray whose dtype is supported.

@@ -144,7 +144,7 @@ PYBIND11_MODULE(_core, m) {
   });
 
   m.doc() = "The compiled part of transfuse.";
-  static PyMethodDef methods[] = {matmul_t_method(), {nullptr, nullptr, 0, nullptr}};
+  static PyMethodDef methods[] = {matmul_t_method(), attention_method(), {nullptr, nullptr, 0, nullptr}};
   if (PyModule_AddFunctions(m.ptr(), methods) != 0) throw py::error_already_set();
   define_machine(m);
   define_probes(m);

@@ -7,5 +7,6 @@ namespace transfuse::python {
 
 /// Method table entries, documentation included.
 PyMethodDef matmul_t_method();
+PyMethodDef attention_method();
 
 }  // namespace transfuse::python

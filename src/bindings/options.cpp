@@ -1,8 +1,10 @@
 #include "bindings/options.hpp"
 
+#include <algorithm>
 #include <climits>
 #include <string_view>
 
+#include "core/text.hpp"
 #include "transfuse/error.hpp"
 
 namespace transfuse::python {
@@ -69,6 +71,77 @@ DType read_dtype(const std::string& text) {
   throw ValueError("dtype: expected 'float32' or 'float64', got '" + text + "'");
 }
 
+bool read_bool(PyObject* object, const char* argument) {
+  if (!PyBool_Check(object) && !PyArray_IsScalar(object, Bool))
+    throw TypeError(std::string(argument) + ": expected a bool, got " + type_name(object));
+  return PyObject_IsTrue(object) == 1;
+}
+
+double read_number(PyObject* object, const char* argument) {
+  const double value = PyBool_Check(object) ? -1 : PyFloat_AsDouble(object);
+  if (PyBool_Check(object) || (value == -1 && PyErr_Occurred() != nullptr)) {
+    PyErr_Clear();
+    throw TypeError(std::string(argument) + ": expected a number, got " + type_name(object));
+  }
+  return value;
+}
+
+std::vector<std::int64_t> read_integers(PyObject* object, const char* argument,
+                                        std::span<const std::int64_t> expected) {
+  const auto refuse = [&](const std::string& got) {
+    throw TypeError(std::string(argument) + ": expected integers, got " + got);
+  };
+  if (PyBool_Check(object)) refuse("bool");
+  if (PyLong_Check(object) || PyArray_IsScalar(object, Integer)) return {read_integer(object, argument)};
+  const Object any(PyArray_FromAny(object, nullptr, 0, 0, 0, nullptr));
+  if (!any) {
+    PyErr_Clear();
+    refuse(type_name(object));
+  }
+  auto* const array = reinterpret_cast<PyArrayObject*>(any.get());
+  if (!PyArray_ISINTEGER(array)) refuse(text_of(reinterpret_cast<PyObject*>(PyArray_DESCR(array))));
+  const std::span<const std::int64_t> shape(PyArray_DIMS(array), static_cast<std::size_t>(PyArray_NDIM(array)));
+  if (!shape.empty() && !std::ranges::equal(shape, expected))
+    throw ValueError(std::string(argument) + ": expected shape " + to_text(expected) + ", got " + to_text(shape));
+  // Unsigned numbers that do not fit become negative, which no caller accepts.
+  const Object cast =
+      Object::checked(PyArray_FROMANY(any.get(), NPY_INT64, 0, 0, NPY_ARRAY_CARRAY_RO | NPY_ARRAY_FORCECAST));
+  const auto* const data = static_cast<const std::int64_t*>(PyArray_DATA(reinterpret_cast<PyArrayObject*>(cast.get())));
+  return {data, data + PyArray_SIZE(array)};
+}
+
+Causal read_causal(PyObject* object) {
+  if (PyUnicode_Check(object)) {
+    const std::string name = text_of(object);
+    if (name == "upper_left") return Causal::upper_left;
+    if (name == "lower_right") return Causal::lower_right;
+    throw ValueError("causal: expected False, True, 'upper_left' or 'lower_right', got '" + name + "'");
+  }
+  if (!PyBool_Check(object) && !PyArray_IsScalar(object, Bool))
+    throw TypeError("causal: expected a bool, 'upper_left' or 'lower_right', got " + type_name(object));
+  return PyObject_IsTrue(object) == 1 ? Causal::yes : Causal::no;
+}
+
+HeadLayout read_layout(PyObject* object) {
+  const std::string name = read_string(object, "layout");
+  if (name == "bhsd") return HeadLayout::bhsd;
+  if (name == "bshd") return HeadLayout::bshd;
+  throw ValueError("layout: expected 'bhsd' or 'bshd', got '" + name + "'");
+}
+
+std::pair<std::optional<std::int64_t>, std::optional<std::int64_t>> read_window(PyObject* object) {
+  if (!PyTuple_Check(object) && !PyList_Check(object))
+    throw TypeError("window: expected a pair (left, right) or None, got " + type_name(object));
+  if (PySequence_Size(object) != 2)
+    throw ValueError("window: expected two elements (left, right), got " + std::to_string(PySequence_Size(object)));
+  const auto side = [&](Py_ssize_t i) -> std::optional<std::int64_t> {
+    const Object item = Object::checked(PySequence_GetItem(object, i));
+    if (is_none(item.get())) return std::nullopt;
+    return read_integer(item.get(), i == 0 ? "window: left" : "window: right");
+  };
+  return {side(0), side(1)};
+}
+
 template <class Config>
 ConfigArgument<Config> read_config(PyObject* object) {
   ConfigArgument<Config> result;
@@ -101,5 +174,6 @@ ConfigArgument<Config> read_config(PyObject* object) {
 }
 
 template ConfigArgument<MatmulTConfig> read_config<MatmulTConfig>(PyObject* object);
+template ConfigArgument<AttentionConfig> read_config<AttentionConfig>(PyObject* object);
 
 }  // namespace transfuse::python

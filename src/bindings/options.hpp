@@ -1,10 +1,16 @@
 // The options that operations share, from Python objects.
 #pragma once
 
+#include <cstdint>
 #include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "bindings/python.hpp"
 #include "core/parameters.hpp"
+#include "transfuse/attention.hpp"
 #include "transfuse/isa.hpp"
 #include "transfuse/matmul_t.hpp"
 
@@ -24,6 +30,24 @@ Isa read_isa(PyObject* object, const char* argument);
 
 /// \throws ValueError
 DType read_dtype(const std::string& text);
+
+/// \throws TypeError
+bool read_bool(PyObject* object, const char* argument);
+
+/// A real number. \throws TypeError naming `argument`
+double read_number(PyObject* object, const char* argument);
+
+/// One integer, or an array of integers of exactly the shape `expected`; in C order. \throws TypeError, ValueError
+std::vector<std::int64_t> read_integers(PyObject* object, const char* argument, std::span<const std::int64_t> expected);
+
+/// False, True, "upper_left" or "lower_right". \throws TypeError, ValueError
+Causal read_causal(PyObject* object);
+
+/// "bhsd" or "bshd". \throws TypeError, ValueError
+HeadLayout read_layout(PyObject* object);
+
+/// The two sides of a window, each an int or None. \throws TypeError, ValueError
+std::pair<std::optional<std::int64_t>, std::optional<std::int64_t>> read_window(PyObject* object);
 
 /// What a `config` argument says: the parameters of the operation, and what every operation understands.
 template <class Config>

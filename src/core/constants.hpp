@@ -5,8 +5,10 @@
 // How the numbers were found: docs/constants.md.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
+#include "transfuse/attention.hpp"
 #include "transfuse/isa.hpp"
 #include "transfuse/matmul_t.hpp"
 #include "transfuse/tensor.hpp"
@@ -39,7 +41,7 @@ constexpr MatmulTConstants kMatmulTConstants[] = {
 /// Terms of an inner product that are summed one after another, before their sum is added to that of the terms before.
 /// A thin result, with fewer than kThin rows or columns, has few elements among which the largest error is sought, and
 /// the libraries that we are measured against sum it in many short pieces.
-constexpr std::int64_t kRunLength = 512;
+constexpr std::int64_t kRunLength = 256;
 constexpr std::int64_t kThinRunLength = 8;
 constexpr std::int64_t kThin = 16;
 
@@ -100,8 +102,37 @@ constexpr std::int64_t kReleaseLockWork = 400'000;
 /// What one packed operand occupies at most.
 constexpr std::int64_t kPackedBytes = std::int64_t{4} << 20;
 
+struct AttentionConstants {
+  Isa isa;
+  DType dtype;
+  AttentionConfig blocks;
+};
+
+/// The tiles are those of matmul_t.
+constexpr AttentionConstants kAttentionConstants[] = {
+    {Isa::scalar, DType::float32, {.block_q = 64, .block_kv = 256}},
+    {Isa::scalar, DType::float64, {.block_q = 64, .block_kv = 256}},
+    {Isa::avx2, DType::float32, {.block_q = 192, .block_kv = 256}},
+    {Isa::avx2, DType::float64, {.block_q = 192, .block_kv = 256}},
+    {Isa::avx512, DType::float32, {.block_q = 224, .block_kv = 256}},
+    {Isa::avx512, DType::float64, {.block_q = 224, .block_kv = 256}},
+};
+
+/// Keys in a block at most, and elements from one row of its scores to the next: known at compile time, so that the
+/// rows of a tile need no address each, and no power of two, so that they do not share a set of L1.
+constexpr std::int64_t kMostKeys = 1024;
+constexpr std::int64_t kScoreRow = kMostKeys + 16;
+
+/// Pieces of attention that each thread should have at least, unless they would have fewer queries than kPieceRows.
+constexpr std::int64_t kAttentionPieces = 4;
+constexpr std::int64_t kPieceRows = 64;
+
 constexpr const MatmulTConstants& matmul_t_constants(Isa isa, DType dtype) {
   return kMatmulTConstants[static_cast<int>(isa) * kDTypeCount + static_cast<int>(dtype)];
+}
+
+constexpr const AttentionConstants& attention_constants(Isa isa, DType dtype) {
+  return kAttentionConstants[static_cast<int>(isa) * kDTypeCount + static_cast<int>(dtype)];
 }
 
 /// Elements of a vector register.
@@ -110,12 +141,14 @@ constexpr int vector_width(Isa isa, DType dtype) {
   return bytes / static_cast<int>(item_size(dtype));
 }
 
-constexpr bool rows_are_in_order() {
-  int index = 0;
-  for (const MatmulTConstants& row : kMatmulTConstants)
-    if (&row != &matmul_t_constants(row.isa, row.dtype) || &row != &kMatmulTConstants[index++]) return false;
-  return index == kIsaCount * kDTypeCount;
+/// One row for each tier and dtype, in order.
+template <class Row, std::size_t Count>
+constexpr bool is_complete(const Row (&rows)[Count]) {
+  for (std::size_t i = 0; i < Count; ++i)
+    if (i != static_cast<std::size_t>(rows[i].isa) * kDTypeCount + static_cast<std::size_t>(rows[i].dtype))
+      return false;
+  return Count == kIsaCount * kDTypeCount;
 }
-static_assert(rows_are_in_order());
+static_assert(is_complete(kMatmulTConstants) && is_complete(kAttentionConstants));
 
 }  // namespace transfuse

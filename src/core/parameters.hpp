@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 
+#include "transfuse/attention.hpp"
 #include "transfuse/error.hpp"
 #include "transfuse/matmul_t.hpp"
 
@@ -24,8 +25,16 @@ constexpr Parameter<MatmulTConfig> kMatmulTParameters[] = {
     {"block_k", &MatmulTConfig::block_k, std::int64_t{1} << 14},
 };
 
+constexpr Parameter<AttentionConfig> kAttentionParameters[] = {
+    {"block_q", &AttentionConfig::block_q, std::int64_t{1} << 20},
+    {"block_kv", &AttentionConfig::block_kv, std::int64_t{1} << 20},
+};
+
 /// The parameters of an operation's configuration.
 constexpr std::span<const Parameter<MatmulTConfig>> parameters(const MatmulTConfig&) { return kMatmulTParameters; }
+constexpr std::span<const Parameter<AttentionConfig>> parameters(const AttentionConfig&) {
+  return kAttentionParameters;
+}
 
 /// \throws ValueError
 template <class Config>

@@ -1,6 +1,7 @@
 // The avx512 tier: every kernel, instantiated for its vectors.
 #include "simd/avx512.hpp"
 // Vectors first: the kernels are written over them.
+#include "kernels/attention.hpp"
 #include "kernels/matmul_t.hpp"
 #include "kernels/probe.hpp"
 
@@ -8,6 +9,7 @@ namespace transfuse::avx512 {
 
 constinit const KernelTable table{
     .matmul_t = {matmul_t_kernels<Vec<float>>, matmul_t_kernels<Vec<double>>},
+    .attention = {Attention<Vec<float>>::attend, Attention<Vec<double>>::attend},
     .fma_probe = {fma_probe<Vec<float>>, fma_probe<Vec<double>>},
     .memory_probe = memory_probe<Vec<float>>,
 };

@@ -31,11 +31,10 @@ struct Tile {
 constexpr std::int64_t kPrefetchDepth = 64;  // steps from which on the output is worth fetching ahead
 
 /// out[r, c] = (accumulate ? out[r, c] : 0) + sum_k left[r, k]·right[k, c] (+ bias) for r < Rows and Vecs vectors of
-/// columns, the last of which holds only `last_cols` columns if Partial.
-template <class V, int Rows, int Vecs, bool Partial>
+/// columns, the last of which holds only `last_cols` columns if Partial. Rows of left are LeftRow bytes apart.
+template <class V, std::int64_t LeftRow, int Rows, int Vecs, bool Partial>
 void compute_tile(const Tile& t) {
   using Reg = typename V::Reg;
-  constexpr std::int64_t size = sizeof(typename V::T);
   constexpr std::int64_t vector = sizeof(Reg);
 
   Reg sum[Rows][Vecs];
@@ -74,7 +73,7 @@ void compute_tile(const Tile& t) {
       Reg columns[Vecs];
       unroll<Vecs>([&](auto c) __attribute__((always_inline)) { columns[decltype(c)::value] = load(right, c); });
       unroll<Rows>([&](auto r) __attribute__((always_inline)) {
-        const Reg row = V::broadcast(left + decltype(r)::value * size);
+        const Reg row = V::broadcast(left + decltype(r)::value * LeftRow);
         unroll<Vecs>([&](auto c) __attribute__((always_inline)) {
           Reg& s = sum[decltype(r)::value][decltype(c)::value];
           s = V::fma(row, columns[decltype(c)::value], s);
@@ -107,8 +106,9 @@ void compute_tile(const Tile& t) {
   });
 }
 
-/// The micro-kernels of one element type, one for each number of rows and vectors that an edge can leave.
-template <class V>
+/// The micro-kernels of one element type, one for each number of rows and vectors that an edge can leave. Rows of left
+/// are side by side, as packing leaves them, or LeftRow bytes apart.
+template <class V, std::int64_t LeftRow = sizeof(typename V::T)>
 struct MatmulT {
   using T = typename V::T;
   static constexpr const MatmulTConstants& constants = matmul_t_constants(kIsa, dtype_of<T>);
@@ -122,8 +122,8 @@ struct MatmulT {
 
   template <int... I>
   struct Edges {
-    static constexpr Micro whole[] = {compute_tile<V, I / tile_vectors + 1, I % tile_vectors + 1, false>...};
-    static constexpr Micro partial[] = {compute_tile<V, I / tile_vectors + 1, I % tile_vectors + 1, true>...};
+    static constexpr Micro whole[] = {compute_tile<V, LeftRow, I / tile_vectors + 1, I % tile_vectors + 1, false>...};
+    static constexpr Micro partial[] = {compute_tile<V, LeftRow, I / tile_vectors + 1, I % tile_vectors + 1, true>...};
   };
   template <int... I>
   static Micro edge(int rows, int cols, std::integer_sequence<int, I...>) {
@@ -134,7 +134,7 @@ struct MatmulT {
   /// Those of half a vector, by the number of rows.
   template <class Half, int... I>
   static Micro half_kernel(int rows, std::integer_sequence<int, I...>) {
-    static constexpr Micro kernels[] = {compute_tile<Half, I + 1, 1, true>...};
+    static constexpr Micro kernels[] = {compute_tile<Half, LeftRow, I + 1, 1, true>...};
     return kernels[rows - 1];
   }
 
@@ -176,7 +176,7 @@ struct MatmulT {
  private:
   static void finish_tile(const Tile& tile, int rows, int cols, Activation activation) {
     if (rows == tile_rows && cols == tile_cols) {
-      compute_tile<V, tile_rows, tile_vectors, false>(tile);
+      compute_tile<V, LeftRow, tile_rows, tile_vectors, false>(tile);
     } else {
       compute_edge(tile, rows, cols);
     }

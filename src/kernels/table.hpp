@@ -72,6 +72,53 @@ struct MatmulTKernels {
   void (*dots)(const ThinProduct&);   // at most kDotRows rows; depth is adjacent in both operands
 };
 
+/// Positions and distances that no key is beyond.
+constexpr std::int64_t kUnbounded = std::int64_t{1} << 40;
+
+/// Queries of one or more heads that share keys and values, and what they attend to. Strides in bytes.
+struct AttentionPiece {
+  std::int64_t heads, rows;  // `rows` consecutive queries of each of `heads` heads
+  std::int64_t depth, value_depth;
+  const std::byte* q;
+  std::int64_t q_head, q_row, q_col;
+  const std::byte* k;
+  std::int64_t k_row, k_col;
+  const std::byte* v;
+  std::int64_t v_row, v_col;
+  std::byte* out;
+  std::int64_t out_head, out_row, out_col;
+  std::byte* lse;  // null: not wanted
+  std::int64_t lse_head, lse_row;
+
+  std::int64_t keys;         // those from here on are masked
+  std::int64_t position;     // of the first query; it sees the keys position - left ... position + right
+  std::int64_t left, right;  // at most kUnbounded
+  double scale;
+  double softcap;  // 0: none
+
+  /// Something that has a value for every score of this piece.
+  struct Scores {
+    const std::byte* data;  // null: none
+    DType dtype;
+    std::int64_t head, row, col;
+  };
+  Scores mask, bias;
+  const double* slopes;  // null: none; else one for each head
+  const double* sinks;   // likewise
+
+  // Working memory, aligned to 64 bytes; its sizes are those of Memory in operations/attention.cpp.
+  std::int64_t block_kv;  // keys that are packed and met at a time, at most kMostKeys
+  std::byte* packed_q;
+  std::byte* packed_k;
+  std::byte* packed_v;  // null: columns of v are adjacent, and it is read in place
+  std::byte* scores;    // kScoreRow elements for each row of a tile
+  std::byte* staging;   // a row of bias or mask
+  std::byte* maxima;    // per query
+  std::byte* totals;    // a vector per query
+  std::byte* sums;      // sum_row bytes per query
+  std::int64_t sum_row;
+};
+
 /// The arithmetic limit of one core: runs `rounds` rounds of independent fused multiply-adds in registers (multiply and
 /// add in the scalar tier) and returns how many floating-point operations that were.
 using FmaProbe = std::int64_t (*)(std::int64_t rounds);
@@ -88,6 +135,7 @@ struct MemoryProbe {
 
 struct KernelTable {
   MatmulTKernels matmul_t[kDTypeCount];
+  void (*attention[kDTypeCount])(const AttentionPiece&);
   FmaProbe fma_probe[kDTypeCount];
   void (*memory_probe)(const MemoryProbe&);
 };

@@ -5,11 +5,11 @@
 
 #include "core/arithmetic.hpp"
 #include "core/constants.hpp"
-#include "core/overlap.hpp"
 #include "core/parallel.hpp"
 #include "core/parameters.hpp"
 #include "core/scratch.hpp"
 #include "core/text.hpp"
+#include "operations/checks.hpp"
 #include "operations/gemm.hpp"
 #include "operations/thin.hpp"
 #include "transfuse/error.hpp"
@@ -24,22 +24,9 @@ void require_matrix(const char* argument, const ConstTensorView& view) {
     throw ValueError(std::string(argument) + ": expected at least 2 dimensions, got shape " + to_text(view.shape));
 }
 
-void require_dtype(const char* argument, DType got, DType expected) {
-  if (got != expected)
-    throw TypeError(std::string(argument) + ": expected the dtype of a, " + name(expected) + ", got " + name(got));
-}
-
 [[noreturn]] void refuse_broadcast(const ConstTensorView& a, const ConstTensorView& b) {
   throw ValueError("a and b: batch dimensions do not broadcast, got shapes " + to_text(a.shape) + " and " +
                    to_text(b.shape));
-}
-
-void require_disjoint(const ConstTensorView& out, const ConstTensorView& input, const char* argument) {
-  const Overlap overlap = shares_memory(out, input);
-  if (overlap == Overlap::yes) throw ValueError(std::string("out: expected no memory shared with ") + argument);
-  if (overlap == Overlap::undecided)
-    throw ValueError(std::string("out: whether it shares memory with ") + argument +
-                     " is too hard to decide for these strides; pass an array whose address range is its own");
 }
 
 /// Dimensions of size 1 have no stride worth speaking of; giving them that of an adjacent element lets the fast paths
@@ -275,7 +262,8 @@ std::int64_t MatmulTCall::work() const {
 MatmulTCall prepare_matmul_t(const ConstTensorView& a, const ConstTensorView& b) {
   require_matrix("a", a);
   require_matrix("b", b);
-  require_dtype("b", b.dtype, a.dtype);
+  require_float("a", a.dtype);
+  require_dtype("b", b.dtype, "a", a.dtype);
   if (a.size_from_end(1) != b.size_from_end(2))
     throw ValueError("a and b: expected a (..., M, K) and b (..., K, N) with the same K, got shapes " +
                      to_text(a.shape) + " and " + to_text(b.shape));
@@ -314,30 +302,20 @@ MatmulTCall prepare_matmul_t(const ConstTensorView& a, const ConstTensorView& b)
 
 void check_matmul_t_options(const MatmulTCall& call, const MatmulTOptions& options) {
   if (options.bias) {
-    require_dtype("bias", options.bias->dtype, call.a.dtype);
+    require_dtype("bias", options.bias->dtype, "a", call.a.dtype);
     if (options.bias->rank() != 1 || options.bias->shape[0] != call.n)
       throw ValueError("bias: expected shape (" + std::to_string(call.n) + ",), one element per column of b, got " +
                        to_text(options.bias->shape));
   }
-  if (options.num_threads < 0)
-    throw ValueError("num_threads: expected at least 1, got " + std::to_string(options.num_threads));
+  check_shared_options(options.num_threads, options.isa);
   check_config(options.config);
-  if (options.isa) require_isa(name(*options.isa), "isa");
 }
 
 void check_matmul_t_out(const MatmulTCall& call, const TensorView& out, const MatmulTOptions& options) {
-  if (out.dtype != call.a.dtype)
-    throw ValueError(std::string("out: expected dtype ") + name(call.a.dtype) + ", got " + name(out.dtype));
-  if (!std::ranges::equal(out.shape, call.out_shape.span()))
-    throw ValueError("out: expected shape " + to_text(call.out_shape.span()) + ", got " + to_text(out.shape));
-  const Overlap overlap = overlaps_itself(out);
-  if (overlap != Overlap::no)
-    throw ValueError(std::string("out: expected elements that do not share memory with each other, ") +
-                     (overlap == Overlap::yes ? "got" : "which is too hard to decide for") + " strides " +
-                     to_text(out.strides));
-  require_disjoint(out, call.a, "a");
-  require_disjoint(out, call.b, "b");
-  if (options.bias) require_disjoint(out, *options.bias, "bias");
+  require_output("out", out, call.a.dtype, call.out_shape);
+  require_disjoint("out", out, call.a, "a");
+  require_disjoint("out", out, call.b, "b");
+  if (options.bias) require_disjoint("out", out, *options.bias, "bias");
 }
 
 void run_matmul_t(const MatmulTCall& call, const TensorView& out, const MatmulTOptions& options) {

@@ -65,6 +65,13 @@ struct Vec<float> {
   static Reg min(Reg a, Reg b) { return _mm256_min_ps(a, b); }
   // Lanes of a where x has its sign set, of b elsewhere.
   static Reg select_negative(Reg x, Reg a, Reg b) { return _mm256_blendv_ps(b, a, x); }
+  // Lanes with their sign set where a = b; where the byte at p + lane is 0.
+  static Reg equal(Reg a, Reg b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
+  static Reg zero_bytes(const std::byte* p) {
+    const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(bytes, _mm256_setzero_si256()));
+  }
+  static Reg iota() { return _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7); }
   static Reg round(Reg a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
   // v · 2^n for whole n in [-252, 254], in two factors so that neither leaves the exponent's range.
@@ -72,9 +79,12 @@ struct Vec<float> {
     const Reg half = round(mul(n, fill(0.5F)));
     return mul(mul(v, power(half)), power(sub(n, half)));
   }
+  // v · 2^n for whole n in [-126, 127], and 0 for n = -127.
+  static Reg scale_down(Reg v, Reg n) { return mul(v, power(n)); }
+  static constexpr T vanishing_exponent = -127;
 
  private:
-  // 2^n for whole n in [-126, 127]: adding 1.5 · 2^23 leaves n in the low bits of the mantissa.
+  // 2^n for whole n in [-126, 127], 0 for -127: adding 1.5 · 2^23 leaves n in the low bits of the mantissa.
   static Reg power(Reg n) {
     const __m256i bits = _mm256_castps_si256(add(n, fill(12582912.0F + 127.0F)));
     return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 23));
@@ -117,6 +127,12 @@ struct Vec<double> {
   static Reg max(Reg a, Reg b) { return _mm256_max_pd(a, b); }
   static Reg min(Reg a, Reg b) { return _mm256_min_pd(a, b); }
   static Reg select_negative(Reg x, Reg a, Reg b) { return _mm256_blendv_pd(b, a, x); }
+  static Reg equal(Reg a, Reg b) { return _mm256_cmp_pd(a, b, _CMP_EQ_OQ); }
+  static Reg zero_bytes(const std::byte* p) {
+    const __m256i bytes = _mm256_cvtepu8_epi64(_mm_loadu_si32(p));
+    return _mm256_castsi256_pd(_mm256_cmpeq_epi64(bytes, _mm256_setzero_si256()));
+  }
+  static Reg iota() { return _mm256_setr_pd(0, 1, 2, 3); }
   static Reg round(Reg a) { return _mm256_round_pd(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
   // v · 2^n for whole n in [-2044, 2046].
@@ -124,9 +140,12 @@ struct Vec<double> {
     const Reg half = round(mul(n, fill(0.5)));
     return mul(mul(v, power(half)), power(sub(n, half)));
   }
+  // v · 2^n for whole n in [-1022, 1023], and 0 for n = -1023.
+  static Reg scale_down(Reg v, Reg n) { return mul(v, power(n)); }
+  static constexpr T vanishing_exponent = -1023;
 
  private:
-  // 2^n for whole n in [-1022, 1023]: adding 1.5 · 2^52 leaves n in the low bits of the mantissa.
+  // 2^n for whole n in [-1022, 1023], 0 for -1023: adding 1.5 · 2^52 leaves n in the low bits of the mantissa.
   static Reg power(Reg n) {
     const __m256i bits = _mm256_castpd_si256(add(n, fill(6755399441055744.0 + 1023.0)));
     return _mm256_castsi256_pd(_mm256_slli_epi64(bits, 52));

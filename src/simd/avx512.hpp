@@ -87,9 +87,21 @@ struct Vec<float> {
   static Reg select_negative(Reg x, Reg a, Reg b) {
     return _mm512_mask_mov_ps(b, _mm512_movepi32_mask(_mm512_castps_si512(x)), a);
   }
+  // Lanes with their sign set where a = b; where the byte at p + lane is 0.
+  static Reg equal(Reg a, Reg b) {
+    return _mm512_castsi512_ps(_mm512_movm_epi32(_mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ)));
+  }
+  static Reg zero_bytes(const std::byte* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm512_castsi512_ps(_mm512_cvtepi8_epi32(_mm_cmpeq_epi8(bytes, _mm_setzero_si128())));
+  }
+  static Reg iota() { return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
   static Reg round(Reg a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   // v · 2^n for whole n.
   static Reg scale(Reg v, Reg n) { return _mm512_scalef_ps(v, n); }
+  // The same, and 0 for n = vanishing_exponent.
+  static Reg scale_down(Reg v, Reg n) { return scale(v, n); }
+  static constexpr T vanishing_exponent = -152;
 
  private:
   static __mmask16 first(int count) { return static_cast<__mmask16>((1U << count) - 1U); }
@@ -121,8 +133,18 @@ struct Vec<double> {
   static Reg select_negative(Reg x, Reg a, Reg b) {
     return _mm512_mask_mov_pd(b, _mm512_movepi64_mask(_mm512_castpd_si512(x)), a);
   }
+  static Reg equal(Reg a, Reg b) {
+    return _mm512_castsi512_pd(_mm512_movm_epi64(_mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ)));
+  }
+  static Reg zero_bytes(const std::byte* p) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    return _mm512_castsi512_pd(_mm512_cvtepi8_epi64(_mm_cmpeq_epi8(bytes, _mm_setzero_si128())));
+  }
+  static Reg iota() { return _mm512_setr_pd(0, 1, 2, 3, 4, 5, 6, 7); }
   static Reg round(Reg a) { return _mm512_roundscale_pd(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   static Reg scale(Reg v, Reg n) { return _mm512_scalef_pd(v, n); }
+  static Reg scale_down(Reg v, Reg n) { return scale(v, n); }
+  static constexpr T vanishing_exponent = -1076;
 
  private:
   static __mmask8 first(int count) { return static_cast<__mmask8>((1U << count) - 1U); }

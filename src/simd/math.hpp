@@ -37,6 +37,25 @@ struct ExpConstants<double> {
 };
 
 template <class T>
+struct Exp2Constants;
+
+template <>
+struct Exp2Constants<float> {
+  // (2^r - 1) / r on |r| <= ½, relative error 2^-26
+  static constexpr float tail[] = {0x1.62e430p-1F, 0x1.ebfbe0p-3F,  0x1.c6af62p-5F,
+                                   0x1.3b2a4ep-7F, 0x1.5f104ep-10F, 0x1.4418e6p-13F};
+};
+
+template <>
+struct Exp2Constants<double> {
+  // relative error 2^-61
+  static constexpr double tail[] = {0x1.62e42fefa39efp-1,  0x1.ebfbdff82c58fp-3,  0x1.c6b08d704a0c7p-5,
+                                    0x1.3b2ab6fba4e79p-7,  0x1.5d87fe78a3c54p-10, 0x1.430912f86b68ep-13,
+                                    0x1.ffcbfc6ef38e4p-17, 0x1.62c022433c30ap-20, 0x1.b524e8826a748p-24,
+                                    0x1.e4cf0e401dce7p-28, 0x1.e9f1f24867f81p-32, 0x1.c4a72f8a76148p-36};
+};
+
+template <class T>
 struct ErfcConstants;
 
 // (1 + 2z) e^(z²) erfc(z) as a polynomial in t = (z - centre) / (z + centre), after Shepherd & Laframboise, "Chebyshev
@@ -73,6 +92,22 @@ typename V::Reg polynomial(typename V::Reg x, const typename V::T (&c)[Count]) {
   return sum;
 }
 
+/// e^x = 2^n · (1 + fraction), with |fraction| < ½ and n whole.
+template <class V>
+struct ExpParts {
+  typename V::Reg n, fraction;
+
+  explicit ExpParts(typename V::Reg x) {
+    using C = ExpConstants<typename V::T>;
+    const auto clamped = V::min(V::fill(C::highest), V::max(V::fill(C::lowest), x));  // NaN stays
+    n = V::round(V::mul(clamped, V::fill(C::log2_e)));
+    auto r = V::fma(n, V::fill(-C::ln2_high), clamped);
+    r = V::fma(n, V::fill(-C::ln2_low), r);
+    const auto tail = V::mul(polynomial<V>(r, C::tail), r);
+    fraction = V::fma(tail, r, r);
+  }
+};
+
 /// e^x = 2^n · e^r with n = round(x / ln 2), within 2 ulp over the whole range, subnormal results included.
 template <class V>
 typename V::Reg exp(typename V::Reg x) {
@@ -81,13 +116,41 @@ typename V::Reg exp(typename V::Reg x) {
     if constexpr (sizeof(T) == 4) return __builtin_expf(x);
     return static_cast<T>(__builtin_exp(x));
   } else {
-    using C = ExpConstants<T>;
-    const auto clamped = V::min(V::fill(C::highest), V::max(V::fill(C::lowest), x));  // NaN stays
-    const auto n = V::round(V::mul(clamped, V::fill(C::log2_e)));
-    auto r = V::fma(n, V::fill(-C::ln2_high), clamped);
-    r = V::fma(n, V::fill(-C::ln2_low), r);
-    const auto tail = V::mul(polynomial<V>(r, C::tail), r);
-    return V::scale(V::add(V::fill(1), V::fma(tail, r, r)), n);
+    const ExpParts<V> e(x);
+    return V::scale(V::add(V::fill(1), e.fraction), e.n);
+  }
+}
+
+/// 2^x for x <= 0, or a rounding error above it: within 2 ulp, and 0 where that is no normal number. NaN stays.
+template <class V>
+typename V::Reg exp2_below(typename V::Reg x) {
+  using T = typename V::T;
+  if constexpr (V::width == 1) {
+    if constexpr (sizeof(T) == 4) return __builtin_exp2f(x);
+    return static_cast<T>(__builtin_exp2(x));
+  } else {
+    const auto clamped = V::max(V::fill(V::vanishing_exponent), x);
+    const auto n = V::round(clamped);
+    const auto r = V::sub(clamped, n);
+    return V::scale_down(V::fma(polynomial<V>(r, Exp2Constants<T>::tail), r, V::fill(1)), n);
+  }
+}
+
+/// tanh(x) = -u / (2 + u) with u = e^(-2|x|) - 1, signed as x. Nothing cancels: close to 0 it is as accurate as
+/// elsewhere.
+template <class V>
+typename V::Reg tanh(typename V::Reg x) {
+  using T = typename V::T;
+  if constexpr (V::width == 1) {
+    if constexpr (sizeof(T) == 4) return __builtin_tanhf(x);
+    return static_cast<T>(__builtin_tanh(x));
+  } else {
+    const auto one = V::fill(1);
+    const auto negative = V::sub(V::zero(), x);
+    const ExpParts<V> e(V::mul(V::fill(-2), V::max(negative, x)));
+    const auto u = V::add(V::scale(e.fraction, e.n), V::sub(V::scale(one, e.n), one));
+    const auto minus = V::div(u, V::add(V::fill(2), u));  // tanh(-|x|)
+    return V::select_negative(x, minus, V::sub(V::zero(), minus));
   }
 }
 

@@ -1,6 +1,8 @@
 // Vectors of one element: with them each kernel reads, and runs, as its formula.
 #pragma once
 
+#include <cstddef>
+
 #include "simd/element.hpp"
 #include "transfuse/isa.hpp"
 
@@ -37,6 +39,11 @@ struct Vec {
   static Reg fma(Reg a, Reg b, Reg c) { return a * b + c; }
   static Reg max(Reg a, Reg b) { return a > b ? a : b; }  // b where either is NaN
   static Reg select_negative(Reg x, Reg a, Reg b) { return __builtin_signbit(x) != 0 ? a : b; }
+  // Lanes with their sign set where a = b; where the byte at p + lane is 0.
+  static Reg equal(Reg a, Reg b) { return a == b ? T(-1) : T(1); }
+  static Reg zero_bytes(const std::byte* p) { return *p == std::byte{0} ? T(-1) : T(1); }
+  // The number of each lane.
+  static Reg iota() { return 0; }
 };
 
 }  // namespace

@@ -9,7 +9,11 @@ from transfuse.bench import libraries, matmul_t, operation
 from transfuse.bench.matmul_t import NODE, MatmulT, parse
 
 OPERATION = matmul_t.OPERATION
-INSTALLED = [name for name, path in libraries.PATHS.items() if operation.find(path)().missing() is None]
+INSTALLED = [
+    name
+    for name, path in libraries.PATHS.items()
+    if name in OPERATION.forms and operation.find(path)().missing() is None
+]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +102,7 @@ def test_cases_of():
     assert bench.cases_of("matmul-t", sizes=["3"], suite="demo") == [*OPERATION.suites["demo"], MatmulT(3, 3, 3)]
     with pytest.raises(ValueError, match="suite: expected one of default, squares, rectangles, full, demo, got 'all'"):
         bench.cases_of("matmul-t", suite="all")
-    with pytest.raises(ValueError, match="operation: expected one of matmul-t, got 'matmul'"):
+    with pytest.raises(ValueError, match="operation: expected one of matmul-t, attention, got 'matmul'"):
         bench.cases_of("matmul")
 
 

@@ -47,6 +47,15 @@ def test_ratio_against_the_fastest():
     assert line.ratio("allocated") is None
 
 
+def test_the_times_shown_are_those_of_the_ratio():
+    line = line_of(1e-5, {"numpy": 2e-5}, rounds=9)
+    line.groups = [0] * 6 + [1] * 3
+    line.entries[1].samples[6:] = [4e-5] * 3
+    ours, peer = line.ours("out"), line.fastest_peer("out")
+    assert line.seconds_of(peer) == pytest.approx(3e-5)
+    assert line.ratio("out").value == pytest.approx(line.seconds_of(peer) / line.seconds_of(ours))
+
+
 def test_losses_are_told_like_wins():
     assert line_of(4e-5, {"numpy": 2e-5}).verdict == "slower: 2.00 times the time"
     assert line_of(2e-5, {"numpy": 2e-5}).verdict == "even"
@@ -202,7 +211,7 @@ def test_markdown():
 def test_narrow_tables_keep_what_matters_most():
     report = report_of(line_of(1e-5, {"numpy": 2e-5}))
     wide, narrow = table(report, width=200), table(report, width=100)
-    assert [column.header for column in wide.columns] == list(HEADINGS.values())
+    assert [column.header for column in wide.columns] == ["M×K×N", *list(HEADINGS.values())[1:]]
     assert {"M×K×N", "transfuse", "fastest peer", "verdict"} <= {column.header for column in narrow.columns}
     assert len(narrow.columns) < len(wide.columns)
     shown = rich.console.Console(width=120, record=True, file=io.StringIO())

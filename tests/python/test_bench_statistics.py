@@ -23,6 +23,13 @@ def test_median_ignores_a_few_slow_samples():
     assert estimate.high == 1.0
 
 
+def test_median_of_repetitions_is_that_of_their_medians():
+    assert statistics.median([1, 1, 1, 5, 9], groups=[0, 0, 0, 1, 1]) == 4
+    assert statistics.median([1, 1, 1, 5, 9]) == 1
+    with pytest.raises(ValueError, match="expected at least one"):
+        statistics.median([])
+
+
 def test_interval_of_a_median_is_that_of_order_statistics():
     # For 101 samples 1..101 the binomial 95 % interval of the median is from the 41st to the 61st.
     estimate = statistics.median_interval(np.arange(1, 102))

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from transfuse import _core
-from transfuse.bench import libraries, machine, matmul_t, operation
+from transfuse.bench import attention, libraries, machine, matmul_t, operation
 from transfuse.bench.measure import Bench, Interrupted, Settings
 from transfuse.bench.operation import Case, Operation
 from transfuse.bench.report import OURS, Line, Report
 
-OPERATIONS: dict[str, Operation[Any]] = {found.name: found for found in (matmul_t.OPERATION,)}
+OPERATIONS: dict[str, Operation[Any]] = {found.name: found for found in (matmul_t.OPERATION, attention.OPERATION)}
 DTYPES = ("float32", "float64")
 
 
@@ -46,7 +46,7 @@ def run(
     Parameters
     ----------
     name : str or Operation
-        "matmul-t".
+        "matmul-t" or "attention".
     cases : sequence of Case or str
         Cases, or sizes such as "64" and "128x1x1024".
     dtypes : sequence of {"float32", "float64"}

@@ -164,9 +164,25 @@ class Jax(Library):
         return jax.device_put(array)
 
 
+class OnnxRuntime(Library):
+    """ONNX Runtime."""
+
+    name, label, distribution, module = "onnxruntime", "ONNX Runtime", "onnxruntime", "onnxruntime"
+
+    def missing(self) -> str | None:
+        if importlib.util.find_spec("onnx") is None:
+            return "onnx, with which its models are made, is not installed (pip install onnx)"
+        return super().missing()
+
+    def load(self, threads: int) -> dict[str, Any]:
+        from transfuse.bench.peers import onnx_attention
+
+        return {"onnx_attention": onnx_attention, "threads": threads, "np": np}
+
+
 PATHS = {
     library.name: f"{__name__}:{library.__name__}"
-    for library in (Transfuse, Library, Torch, Numba, TensorFlow, Jax, Cython, CythonLoops)
+    for library in (Transfuse, Library, Torch, Numba, TensorFlow, Jax, OnnxRuntime, Cython, CythonLoops)
 }
 
 

@@ -146,10 +146,13 @@ class Line:
         return min(peers, key=self.seconds_of, default=None)
 
     def seconds_of(self, entry: Entry) -> float:
-        """Median over the rounds that count, or the estimate of a form that was in none; NaN if it was never timed."""
+        """Median over the rounds that count, of several repetitions the median of theirs, as in :meth:`ratio`; or the
+        estimate of a form that was in none; NaN if it was never timed.
+        """
         taken = self._samples(entry)
-        if not np.isnan(taken).all():
-            return float(np.nanmedian(taken))
+        rounds = np.flatnonzero(~np.isnan(taken))
+        if rounds.size:
+            return statistics.median(taken[rounds], groups=self._groups()[rounds])
         return float("nan") if entry.seconds is None else entry.seconds
 
     def interval_of(self, entry: Entry) -> Estimate | None:

@@ -38,6 +38,20 @@ def coefficient_of_variation(samples: ArrayLike) -> float:
     return float(values.std(ddof=1) / values.mean()) if values.size > 1 else 0.0
 
 
+def median(samples: ArrayLike, *, groups: ArrayLike | None = None) -> float:
+    """The median of samples; of several groups, the median of their medians.
+
+    Raises
+    ------
+    ValueError
+        There are no samples.
+    """
+    values = np.asarray(samples, float)
+    if values.size == 0:
+        raise ValueError("samples: expected at least one, got none")
+    return float(_medians(values[None], _labels(values.size, groups))[0])
+
+
 def median_interval(samples: ArrayLike, *, groups: ArrayLike | None = None, seed: int = 0) -> Estimate:
     """The median of samples, with its bootstrap interval.
 

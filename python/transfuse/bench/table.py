@@ -56,8 +56,11 @@ class Row:
     style: str
 
 
+SIZES = {"matmul-t": "M×K×N", "attention": "batch×heads×length×depth"}
+"""What the sizes of an operation's cases are."""
+
 HEADINGS = {
-    "case": "M×K×N",
+    "case": "sizes",
     "dtype": "dtype",
     "threads": "threads",
     "ours": "transfuse",
@@ -124,9 +127,14 @@ def _text(ratio: Estimate | None) -> str:
     return f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio else "–"
 
 
+def _headings(report: Report) -> dict[str, str]:
+    return HEADINGS | {"case": SIZES.get(report.operation, HEADINGS["case"])}
+
+
 def table(report: Report, *, width: int = FULL_WIDTH) -> rich.table.Table:
     """For a terminal or a notebook. One narrower than FULL_WIDTH columns gets the columns that matter most."""
-    headings = {name: HEADINGS[name] for name in HEADINGS if width >= FULL_WIDTH or name not in DETAILS}
+    known = _headings(report)
+    headings = {name: known[name] for name in known if width >= FULL_WIDTH or name not in DETAILS}
     tier = report.machine.get("tier", "")
     title = f"{report.title}: transfuse ({tier}) against the fastest peer" if tier else report.title
     shown = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD)
@@ -147,7 +155,8 @@ def table(report: Report, *, width: int = FULL_WIDTH) -> rich.table.Table:
 
 def markdown(report: Report, columns: Iterable[str] = tuple(HEADINGS)) -> str:
     """The same as a Markdown table; the peer's statement beside its time."""
-    chosen = {name: HEADINGS[name] for name in columns}
+    known = _headings(report)
+    chosen = {name: known[name] for name in columns}
     lines = ["| " + " | ".join(chosen.values()) + " |", "|" + "---|" * len(chosen)]
     for one in map(row, report.lines):
         cells = {name: str(getattr(one, name)) for name in chosen}

@@ -38,7 +38,9 @@ def _build(folder: Path) -> Path:
     from Cython.Build import cythonize
     from setuptools import Distribution, Extension
 
-    extension = Extension("cython_kernels", [os.fspath(SOURCE)], extra_compile_args=FLAGS, extra_link_args=FLAGS)
+    extension = Extension(
+        "cython_kernels", [os.fspath(SOURCE)], extra_compile_args=FLAGS, extra_link_args=FLAGS, libraries=["m"]
+    )
     try:
         distribution = Distribution(
             {"ext_modules": cythonize([extension], build_dir=os.fspath(folder / "build"), quiet=True)}

@@ -2,6 +2,7 @@
 """Cython kernels: plain loops, and blocked loops in parallel. Stacks of matrices: (batch, rows, columns)."""
 
 from cython.parallel cimport prange
+from libc.math cimport exp, sqrt
 
 ctypedef fused real:
     float
@@ -59,3 +60,61 @@ cdef void _block(const real[:, ::1] a, const real[:, ::1] b, real[:, ::1] out, P
     for n in range(cols):
         for m in range(rows):
             out[col + n, row + m] = sums[m][n]
+
+
+def attention_blocked(const real[:, :, ::1] q, const real[:, :, ::1] k, const real[:, :, ::1] v, bint causal, real[:, :, ::1] out):
+    """out[n] = softmax(q[n] @ k[n // group].T / √depth) @ v[n // group], in blocks with an online softmax."""
+    cdef Py_ssize_t task, head
+    cdef Py_ssize_t blocks = (q.shape[1] + BLOCK - 1) // BLOCK
+    cdef Py_ssize_t group = q.shape[0] // k.shape[0]
+    cdef bint worth_threads = q.shape[0] * q.shape[1] * k.shape[1] * q.shape[2] > 100_000
+    for task in prange(q.shape[0] * blocks, nogil=True, schedule="dynamic", use_threads_if=worth_threads):
+        head = task // blocks
+        _attend(q[head], k[head // group], v[head // group], task % blocks * BLOCK, causal, out[head])
+    return out.base
+
+
+cdef void _attend(const real[:, ::1] q, const real[:, ::1] k, const real[:, ::1] v, Py_ssize_t row, bint causal, real[:, ::1] out) noexcept nogil:
+    """Queries row ... row + BLOCK of one head."""
+    cdef real scores[BLOCK][BLOCK]
+    cdef real maxima[BLOCK]
+    cdef real totals[BLOCK]
+    cdef Py_ssize_t rows = min(BLOCK, q.shape[0] - row)
+    cdef Py_ssize_t keys = min(k.shape[0], row + rows) if causal else k.shape[0]
+    cdef Py_ssize_t block, first, count, seen, r, j, d
+    cdef real scale = <real>(1 / sqrt(<double>q.shape[1]))
+    cdef real largest, shrink, x
+    for r in range(rows):
+        maxima[r] = -1e30
+        totals[r] = 0
+        for d in range(v.shape[1]):
+            out[row + r, d] = 0
+    for block in range((keys + BLOCK - 1) // BLOCK):
+        first = block * BLOCK
+        count = min(BLOCK, keys - first)
+        for r in range(rows):
+            seen = min(count, row + r + 1 - first) if causal else count
+            if seen <= 0:
+                continue
+            largest = maxima[r]
+            for j in range(seen):
+                x = 0
+                for d in range(q.shape[1]):
+                    x += q[row + r, d] * k[first + j, d]
+                scores[r][j] = x * scale
+                largest = max(largest, scores[r][j])
+            shrink = <real>exp(<double>(maxima[r] - largest))
+            maxima[r] = largest
+            totals[r] *= shrink
+            for d in range(v.shape[1]):
+                out[row + r, d] *= shrink
+            for j in range(seen):
+                scores[r][j] = <real>exp(<double>(scores[r][j] - largest))
+                totals[r] += scores[r][j]
+            for j in range(seen):
+                x = scores[r][j]
+                for d in range(v.shape[1]):
+                    out[row + r, d] += x * v[first + j, d]
+    for r in range(rows):
+        for d in range(v.shape[1]):
+            out[row + r, d] /= totals[r]

@@ -1,0 +1,379 @@
+// Attention for some queries of the heads that share keys and values: blocks of keys, each met by every tile of queries
+// in turn, with an online softmax, so that no row of scores is ever whole in memory (Milakov & Gimelshein,
+// arXiv:1805.02867; Dao et al., arXiv:2205.14135).
+#pragma once
+
+#include "core/constants.hpp"
+#include "kernels/matmul_t.hpp"
+#include "kernels/pack.hpp"
+#include "kernels/table.hpp"
+#include "simd/math.hpp"
+#include "simd/reduce.hpp"
+
+namespace transfuse {
+namespace {  // see simd/scalar.hpp
+
+template <class V>
+class Attention {
+ public:
+  static void attend(const AttentionPiece& piece) { Attention(piece).run(); }
+
+ private:
+  using T = typename V::T;
+  using Reg = typename V::Reg;
+  static constexpr std::int64_t size = sizeof(T);
+  static constexpr std::int64_t width = V::width;
+  static constexpr std::int64_t vector = sizeof(Reg);
+  static constexpr std::int64_t score_row = kScoreRow * size;  // bytes from one row of scores to the next
+
+  using Scores = MatmulT<V>;             // q · kᵀ, both packed
+  using Values = MatmulT<V, score_row>;  // probabilities · v, the probabilities where the scores stood
+  static constexpr std::int64_t tile_rows = Scores::tile_rows;
+  static constexpr std::int64_t tile_cols = Scores::tile_cols;
+
+  static constexpr T minus_infinity = -static_cast<T>(__builtin_huge_val());
+  static constexpr double log2_e = 1.44269504088896340736;
+  static constexpr double ln_2 = 0.693147180559945309417;
+
+  /// Keys first <= j < last.
+  struct Range {
+    std::int64_t first, last;
+    std::int64_t size() const { return last > first ? last - first : 0; }
+  };
+
+  /// Consecutive queries of one head.
+  struct Tile {
+    std::int64_t head, row, rows;
+    std::byte* packed;
+  };
+
+  const AttentionPiece& p;
+  const bool plain;  // scores are scale · q·k, or masked
+  const T factor;    // scores are taken times log2(e), because probabilities are powers of two; plain ones from q·k
+
+  explicit Attention(const AttentionPiece& piece)
+      : p(piece),
+        plain(p.scale > 0 && p.softcap == 0 && p.bias.data == nullptr && p.slopes == nullptr),
+        factor(static_cast<T>(plain ? p.scale * log2_e : log2_e)) {}
+
+  static std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
+  static std::int64_t lesser(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+  static Range both(Range a, Range b) { return {larger(a.first, b.first), lesser(a.last, b.last)}; }
+  static T* elements(std::byte* bytes) { return reinterpret_cast<T*>(bytes); }
+
+  /// The keys that some of `rows` queries from `row` on may see.
+  Range seen(std::int64_t row, std::int64_t rows) const {
+    const std::int64_t position = p.position + row;
+    return {larger(0, position - p.left), lesser(p.keys, position + rows + p.right)};
+  }
+
+  // What is known of a query: its largest score so far; the sum of its probabilities relative to that, lane by lane;
+  // and their sum with the values.
+  std::int64_t index(std::int64_t head, std::int64_t row) const { return head * p.rows + row; }
+  T& maximum(std::int64_t i) const { return elements(p.maxima)[i]; }
+  T* total(std::int64_t i) const { return elements(p.totals) + i * width; }
+  T* sums(std::int64_t i) const { return elements(p.sums + i * p.sum_row); }
+
+  void reset(std::int64_t i) const {
+    maximum(i) = minus_infinity;
+    V::store(total(i), V::zero());
+    for (std::int64_t d = 0; d < p.value_depth; d += width) V::store(sums(i) + d, V::zero());
+  }
+
+  void run() const {
+    for (std::int64_t i = 0; i < p.heads * p.rows; ++i) reset(i);
+    each_tile([&](const Tile& t) {
+      pack<V, Scores::tile_rows>({.source = p.q + t.head * p.q_head + t.row * p.q_row,
+                                  .lane_stride = p.q_row,
+                                  .depth_stride = p.q_col,
+                                  .lanes = t.rows,
+                                  .depth = p.depth,
+                                  .packed = t.packed});
+    });
+    each_block(seen(0, p.rows), [&](Range keys) {
+      pack_keys(keys);
+      each_tile([&](const Tile& t) { attend_tile(t, keys, both(keys, seen(t.row, t.rows))); });
+    });
+    for (std::int64_t head = 0; head < p.heads; ++head)
+      for (std::int64_t row = 0; row < p.rows; ++row)
+        if (!write(head, row) && hides_keys(row)) {
+          attend_row(head, row);
+          write(head, row);
+        }
+  }
+
+  /// visit(tile) for tiles of at most tile_rows queries, all about as high.
+  template <class Visit>
+  void each_tile(Visit&& visit) const {
+    const std::int64_t tiles = (p.rows + tile_rows - 1) / tile_rows;
+    std::byte* packed = p.packed_q;
+    for (std::int64_t head = 0; head < p.heads; ++head)
+      for (std::int64_t i = 0; i < tiles; ++i, packed += tile_rows * p.depth * size) {
+        const std::int64_t row = p.rows * i / tiles;
+        visit(Tile{head, row, p.rows * (i + 1) / tiles - row, packed});
+      }
+  }
+
+  /// visit(keys) for the part of each block of keys that lies in `range`. Blocks begin at multiples of block_kv,
+  /// wherever the range begins, and parts at whole tiles, so that a query's sums do not depend on which others it is
+  /// seen with.
+  template <class Visit>
+  void each_block(Range range, Visit&& visit) const {
+    for (std::int64_t block = range.first / p.block_kv * p.block_kv; block < range.last; block += p.block_kv) {
+      const std::int64_t skipped = larger(0, range.first - block) / tile_cols * tile_cols;
+      visit(Range{block + skipped, lesser(block + p.block_kv, range.last)});
+    }
+  }
+
+  void pack_keys(Range keys) const {
+    pack<V, Scores::tile_cols>({.source = p.k + keys.first * p.k_row,
+                                .lane_stride = p.k_row,
+                                .depth_stride = p.k_col,
+                                .lanes = keys.size(),
+                                .depth = p.depth,
+                                .packed = p.packed_k});
+    if (p.packed_v == nullptr) return;
+    pack<V, Scores::tile_cols>({.source = p.v + keys.first * p.v_row,
+                                .lane_stride = p.v_col,
+                                .depth_stride = p.v_row,
+                                .lanes = p.value_depth,
+                                .depth = keys.size(),
+                                .packed = p.packed_v});
+  }
+
+  /// Values from key `first` on, which is one of the packed ones, `keys`.
+  Panels values(Range keys, std::int64_t first) const {
+    if (p.packed_v == nullptr) return {p.v + first * p.v_row, tile_cols * size, p.v_row};
+    return {p.packed_v + (first - keys.first) * tile_cols * size, tile_cols * keys.size() * size, tile_cols * size};
+  }
+
+  /// The queries of a tile meet the keys of `range`, some of the packed ones, `keys`.
+  void attend_tile(const Tile& t, Range keys, Range range) const {
+    if (range.size() == 0) return;
+    const std::int64_t skipped = (range.first - keys.first) / tile_cols * tile_cols;
+    const Range cols{keys.first + skipped, range.last};
+    MatmulTBlock block{.left = {t.packed, 0, tile_rows * size},
+                       .right = {p.packed_k + skipped * p.depth * size, tile_cols * p.depth * size, tile_cols * size},
+                       .rows = t.rows,
+                       .cols = cols.size(),
+                       .depth = p.depth,
+                       .run_length = kRunLength,
+                       .out = p.scores,
+                       .out_row = score_row,
+                       .out_col = size,
+                       .accumulate = false,
+                       .finish = false,
+                       .bias = nullptr,
+                       .bias_row = 0,
+                       .bias_col = 0,
+                       .activation = Activation::none};
+    Scores::block(block);
+    for (std::int64_t r = 0; r < t.rows; ++r) {
+      T* const s = elements(p.scores + r * score_row);
+      transform(t.head, t.row + r, cols, s);
+      weigh(index(t.head, t.row + r), cols.size(), s);
+    }
+    block.left = {p.scores + (range.first - cols.first) * size, 0, size};
+    block.right = values(keys, range.first);
+    block.cols = p.value_depth;
+    block.depth = range.size();
+    block.out = p.sums + index(t.head, t.row) * p.sum_row;
+    block.out_row = p.sum_row;
+    block.accumulate = true;
+    Values::block(block);
+  }
+
+  // Scores: a row of `cols.size()` of them, in memory for whole vectors.
+
+  static std::int64_t whole_vectors(std::int64_t count) { return (count + width - 1) / width * width; }
+
+  /// From q·k to the scores of a query, in the order of the formula. Those of masked keys, and what fills up the last
+  /// vector, become -inf.
+  void transform(std::int64_t head, std::int64_t row, Range cols, T* s) const {
+    const auto each = [&](auto&& change) __attribute__((always_inline)) {
+      for (std::int64_t j = 0; j < cols.size(); j += width) V::store(s + j, change(V::load(s + j), j));
+    };
+    if (!plain) {
+      const Reg scale = V::fill(static_cast<T>(p.scale));
+      each([&](Reg x, std::int64_t) { return V::mul(x, scale); });
+    }
+    if (p.softcap != 0) {
+      const Reg cap = V::fill(static_cast<T>(p.softcap));
+      each([&](Reg x, std::int64_t) { return V::mul(cap, tanh<V>(V::div(x, cap))); });
+    }
+    if (p.bias.data != nullptr) add_bias(head, row, cols, s);
+    if (p.slopes != nullptr) {
+      const Reg slope = V::fill(static_cast<T>(-p.slopes[head]));
+      const std::int64_t start = cols.first - (p.position + row);
+      each([&](Reg x, std::int64_t j) {
+        const Reg distance = V::add(V::fill(static_cast<T>(start + j)), V::iota());
+        return V::fma(slope, V::max(distance, V::sub(V::zero(), distance)), x);
+      });
+    }
+    if (p.mask.data != nullptr) apply_mask(head, row, cols, s);
+
+    const Range mine = both(cols, seen(row, 1));
+    const std::int64_t end = whole_vectors(cols.size());
+    const std::int64_t first = mine.size() == 0 ? end : mine.first - cols.first;
+    const std::int64_t last = mine.size() == 0 ? end : mine.last - cols.first;
+    for (std::int64_t j = 0; j < first; ++j) s[j] = minus_infinity;
+    for (std::int64_t j = last; j < end; ++j) s[j] = minus_infinity;
+  }
+
+  void add_bias(std::int64_t head, std::int64_t row, Range cols, T* s) const {
+    const AttentionPiece::Scores& b = p.bias;
+    const std::byte* from = b.data + head * b.head + row * b.row + cols.first * b.col;
+    if (b.col != size || b.dtype != dtype_of<T>) {
+      T* const copy = elements(p.staging);
+      for (std::int64_t j = 0; j < cols.size(); ++j)
+        copy[j] = b.dtype == DType::float32 ? static_cast<T>(load_element<float>(from + j * b.col))
+                                            : static_cast<T>(load_element<double>(from + j * b.col));
+      from = p.staging;
+    }
+    const Reg lowest = V::fill(minus_infinity);
+    const auto add = [&](std::int64_t j, Reg bias) __attribute__((always_inline)) {
+      // Not a sum where the bias masks: the score may be NaN.
+      V::store(s + j, V::select_negative(V::equal(bias, lowest), lowest, V::add(V::load(s + j), bias)));
+    };
+    std::int64_t j = 0;
+    for (; j + width <= cols.size(); j += width) add(j, V::load(from + j * size));
+    if (j < cols.size()) add(j, V::load_partial(from + j * size, static_cast<int>(cols.size() - j)));
+  }
+
+  void apply_mask(std::int64_t head, std::int64_t row, Range cols, T* s) const {
+    const AttentionPiece::Scores& m = p.mask;
+    const std::byte* from = m.data + head * m.head + row * m.row + cols.first * m.col;
+    if (m.col != 1) {
+      for (std::int64_t j = 0; j < cols.size(); ++j) p.staging[j] = from[j * m.col];
+      from = p.staging;
+    }
+    std::int64_t j = 0;
+    for (; j + width <= cols.size(); j += width)
+      V::store(s + j, V::select_negative(V::zero_bytes(from + j), V::fill(minus_infinity), V::load(s + j)));
+    for (; j < cols.size(); ++j)
+      if (from[j] == std::byte{0}) s[j] = minus_infinity;
+  }
+
+  /// NaN is passed over.
+  static T largest(std::int64_t count, const T* s) {
+    Reg even = V::fill(minus_infinity);  // two chains, because a maximum takes longer than a load
+    Reg odd = even;
+    std::int64_t j = 0;
+    for (; j + 2 * width <= count; j += 2 * width) {
+      even = V::max(V::load(s + j), even);
+      odd = V::max(V::load(s + j + width), odd);
+    }
+    for (; j < count; j += width) even = V::max(V::load(s + j), even);
+    return reduce_max<V>(V::max(even, odd));
+  }
+
+  /// Turns `count` scores of query i into probabilities relative to its largest score so far. What was summed relative
+  /// to a smaller one shrinks.
+  void weigh(std::int64_t i, std::int64_t count, T* s) const {
+    const T here = largest(count, s);
+    if (here > maximum(i)) {
+      const Reg shrink = exp2_below<V>(V::fill(maximum(i) * factor - here * factor));
+      V::store(total(i), V::mul(V::load(total(i)), shrink));
+      for (std::int64_t d = 0; d < p.value_depth; d += width)
+        V::store(sums(i) + d, V::mul(V::load(sums(i) + d), shrink));
+      maximum(i) = here;
+    }
+    const T top = maximum(i) == minus_infinity ? 0 : maximum(i);
+    const Reg scale = V::fill(factor);
+    if (top * factor < kNear && top * factor > -kNear) {
+      const Reg shift = V::fill(-top * factor);
+      exponentiate(i, count, s, [&](Reg x) __attribute__((always_inline)) { return V::fma(x, scale, shift); });
+    } else {
+      const Reg shift = V::fill(top);
+      exponentiate(i, count, s, [&](Reg x) __attribute__((always_inline)) { return V::mul(V::sub(x, shift), scale); });
+    }
+  }
+
+  // Up to here the rounding of the largest exponent is far below 1; beyond, scores are subtracted first.
+  static constexpr T kNear = 65536;
+
+  /// s = 2^exponent(s), and adds that to the query's total.
+  template <class Exponent>
+  void exponentiate(std::int64_t i, std::int64_t count, T* s, Exponent&& exponent) const {
+    Reg sum = V::load(total(i));
+    for (std::int64_t j = 0; j < count; j += width) {
+      const Reg probability = exp2_below<V>(exponent(V::load(s + j)));
+      V::store(s + j, probability);
+      sum = V::add(sum, probability);
+    }
+    V::store(total(i), sum);
+  }
+
+  // Results.
+
+  /// Whether some key that this query does not see may have been among those that its tile met.
+  bool hides_keys(std::int64_t row) const {
+    return p.mask.data != nullptr || p.bias.data != nullptr || seen(row, 1).size() != seen(0, p.rows).size();
+  }
+
+  /// Writes the result of a query. Returns false if it is not finite.
+  bool write(std::int64_t head, std::int64_t row) const {
+    const std::int64_t i = index(head, row);
+    double sum = static_cast<double>(reduce_add<V>(V::load(total(i))));
+    double shift = static_cast<double>(maximum(i)) * static_cast<double>(factor);  // sum counts in units of 2^shift
+    double weight = 1;
+    if (p.sinks != nullptr && p.sinks[head] > -__builtin_huge_val()) {
+      const double sink = p.sinks[head] * log2_e;
+      const double top = sink > shift ? sink : shift;
+      weight = __builtin_exp2(shift - top);
+      sum = sum * weight + __builtin_exp2(sink - top);
+      shift = top;
+    }
+    const bool empty = sum == 0;
+    if (p.lse != nullptr) {
+      const T lse = static_cast<T>((shift + __builtin_log2(sum)) * ln_2);
+      store_element<T>(p.lse + head * p.lse_head + row * p.lse_row, empty ? minus_infinity : lse);
+    }
+    const Reg scale = V::fill(empty ? 0 : static_cast<T>(weight / sum));
+    std::byte* const out = p.out + head * p.out_head + row * p.out_row;
+    Reg probe = V::zero();
+    for (std::int64_t d = 0; d < p.value_depth; d += width) {
+      const int count = smaller(p.value_depth - d, V::width);
+      const Reg value = V::mul(V::load_partial(sums(i) + d, count), scale);
+      probe = V::fma(value, V::zero(), probe);  // NaN from the first value on that is not finite
+      if (p.out_col == size) {
+        V::store_partial(out + d * size, value, count);
+      } else {
+        alignas(64) T lanes[V::width];
+        V::store(lanes, value);
+        for (int c = 0; c < count; ++c) store_element<T>(out + (d + c) * p.out_col, lanes[c]);
+      }
+    }
+    const T finite = reduce_add<V>(probe);
+    return finite == finite;
+  }
+
+  /// A query again, from nothing but the keys and values that it sees: where others are NaN or infinite, a probability
+  /// of 0 does not take them out of a sum.
+  void attend_row(std::int64_t head, std::int64_t row) const {
+    const std::int64_t i = index(head, row);
+    reset(i);
+    T* const s = elements(p.scores);
+    bool* const sees = reinterpret_cast<bool*>(p.scores + score_row);
+    each_block(seen(row, 1), [&](Range keys) {
+      const std::byte* const q = p.q + head * p.q_head + row * p.q_row;
+      for (std::int64_t j = 0; j < keys.size(); ++j) {
+        const std::byte* const k = p.k + (keys.first + j) * p.k_row;
+        s[j] = 0;
+        for (std::int64_t d = 0; d < p.depth; ++d)
+          s[j] += load_element<T>(q + d * p.q_col) * load_element<T>(k + d * p.k_col);
+      }
+      transform(head, row, keys, s);
+      for (std::int64_t j = 0; j < keys.size(); ++j) sees[j] = s[j] != minus_infinity;
+      weigh(i, keys.size(), s);
+      for (std::int64_t j = 0; j < keys.size(); ++j) {
+        if (!sees[j]) continue;
+        const std::byte* const v = p.v + (keys.first + j) * p.v_row;
+        for (std::int64_t d = 0; d < p.value_depth; ++d) sums(i)[d] += s[j] * load_element<T>(v + d * p.v_col);
+      }
+    });
+  }
+};
+
+}  // namespace
+}  // namespace transfuse

@@ -1,0 +1,137 @@
+"""What attention should compute, by the formula, and how far off it may be."""
+
+import math
+
+import numpy as np
+
+
+def positions(queries, keys, causal, query_offset, length):
+    """The position of each query among `length` valid keys."""
+    if query_offset is not None:
+        offset = query_offset
+    elif causal == "upper_left" or (queries == keys and causal != "lower_right"):
+        offset = 0
+    else:
+        offset = length - queries
+    return np.arange(queries) + offset
+
+
+def visible(queries, keys, causal=False, query_offset=None, window=None, length=None):
+    """Which keys the causal order, the window and the length leave, (queries, keys)."""
+    length = keys if length is None else length
+    position = positions(queries, keys, causal, query_offset, length)[:, None]
+    key = np.arange(keys)
+    seen = np.broadcast_to(key < length, (queries, keys)).copy()
+    if causal:
+        seen &= key <= position
+    left, right = window or (None, None)
+    if left is not None:
+        seen &= key >= position - left
+    if right is not None:
+        seen &= key <= position + right
+    return seen
+
+
+def attention(
+    q,
+    k,
+    v,
+    *,
+    mask=None,
+    bias=None,
+    causal=False,
+    query_offset=None,
+    scale=None,
+    window=None,
+    softcap=None,
+    alibi_slopes=None,
+    sinks=None,
+    kv_lengths=None,
+    layout="bhsd",
+):
+    """The result, the logarithm of the denominators and the largest logit, in the precision of the operands."""
+    matrices = q.ndim == 2
+    if matrices:
+        q, k, v = q[None], k[None], v[None]
+    elif layout == "bshd":
+        q, k, v = (x.swapaxes(-2, -3) for x in (q, k, v))
+    leading = np.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])
+    heads, queries, depth = q.shape[-3:]
+    keys = k.shape[-2]
+    group = heads // k.shape[-3] if heads else 1
+    q = np.broadcast_to(q, (*leading, *q.shape[-3:]))
+    k, v = (np.repeat(np.broadcast_to(x, (*leading, *x.shape[-3:])), group, axis=-3) for x in (k, v))
+    seen = np.ones((*leading, heads, queries, keys), bool)
+    position = np.zeros((*leading, 1, queries, 1))
+    for index in np.ndindex(*leading):
+        length = keys if kv_lengths is None else int(np.asarray(kv_lengths)[index])
+        offset = query_offset if query_offset is None or np.ndim(query_offset) == 0 else int(query_offset[index])
+        seen[index] &= visible(queries, keys, causal, offset, window, length)
+        position[index] = positions(queries, keys, causal, offset, length)[:, None]
+    dtype = q.dtype
+    with np.errstate(all="ignore"):
+        scores = np.matmul(q, k.swapaxes(-1, -2)) * dtype.type(1 / math.sqrt(depth) if scale is None else scale)
+        if softcap is not None:
+            scores = dtype.type(softcap) * np.tanh(scores / dtype.type(softcap))
+        largest = np.max(np.abs(np.where(seen, scores, 0)), initial=0)
+        if bias is not None:
+            bias = bias[None] if matrices and bias.ndim > 2 else bias
+            seen = seen & ~np.isneginf(bias)
+            scores = scores + np.where(np.isneginf(bias), 0, bias).astype(dtype)
+        if alibi_slopes is not None:
+            scores = scores - alibi_slopes.astype(dtype)[:, None, None] * np.abs(position - np.arange(keys)).astype(
+                dtype
+            )
+        if mask is not None:
+            seen = seen & mask
+        scores = np.where(seen, scores, -np.inf).astype(dtype)
+        largest = max(largest, np.max(np.abs(scores), where=seen & np.isfinite(scores), initial=0))
+        top = np.max(scores, axis=-1, keepdims=True, initial=-np.inf)
+        if sinks is not None:
+            top = np.maximum(top, sinks.astype(dtype)[:, None, None])
+        top = np.where(np.isneginf(top), 0, top).astype(dtype)
+        weights = np.exp(scores - top)
+        total = weights.sum(axis=-1, keepdims=True)
+        if sinks is not None:
+            total = total + np.exp(sinks.astype(dtype)[:, None, None] - top)
+        # A masked key has no part in the product, whatever its value.
+        result = np.zeros((*leading, heads, queries, v.shape[-1]), dtype)
+        clean = np.where(np.isfinite(v), v, 0)
+        result = np.matmul(np.where(seen, weights, 0), clean)
+        if not np.isfinite(v).all():
+            for at in zip(*np.nonzero(~np.isfinite(v)), strict=True):
+                *where, key, column = at
+                rows = seen[(*where, slice(None), key)]
+                result[(*where, rows, column)] += weights[(*where, rows, key)] * v[at]
+        result = np.where(total > 0, result / np.where(total == 0, 1, total), np.where(np.isnan(total), np.nan, 0))
+        lse = (top + np.log(total))[..., 0]
+    result = result.astype(dtype)
+    if matrices:
+        return result[0], lse[0], float(largest)
+    return (result.swapaxes(-2, -3) if layout == "bshd" else result), lse, float(largest)
+
+
+def widened(value):
+    """An array in the next wider type."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+        return value
+    return value.astype(np.float64 if value.dtype == np.float32 else np.longdouble)
+
+
+def assert_accurate(result, q, k, v, case="", **options):
+    """`result` is attention(q, k, v, **options) within the rule.
+
+    At most twice the error of the straightforward computation in the same dtype, and (8 + √Lk/4 +
+    max|logit|)·eps·max|result|.
+    """
+    wide = {name: widened(value) for name, value in options.items()}
+    exact, _, largest = attention(widened(q), widened(k), widened(v), **wide)
+    plain, _, _ = attention(q, k, v, **options)
+    assert result.dtype == q.dtype, case
+    assert result.shape == exact.shape, case
+    keys = k.shape[-3] if options.get("layout") == "bshd" else k.shape[-2]
+    eps = float(np.finfo(q.dtype).eps)
+    slack = (8 + math.sqrt(keys) / 4 + largest) * eps * np.max(np.abs(exact), initial=0)
+    allowed = 2 * np.max(np.abs(plain - exact), initial=0) + slack
+    error = np.max(np.abs(result - exact), initial=0)
+    assert error <= allowed, f"{case}: off by {error}, allowed {allowed}"

@@ -1,0 +1,297 @@
+"""attention against the formula, in every tier."""
+
+import itertools
+
+import numpy as np
+import pytest
+from attention_oracle import assert_accurate, attention
+from layouts import LAYOUTS, Placed, place
+from oracle import normal
+
+import transfuse
+
+DEPTHS = (32, 59, 64, 80, 96, 111, 128, 160, 256)
+LENGTHS = ((1, 147), (113, 203), (108, 256), (256, 108), (17, 16))
+
+
+def heads(rng, dtype, queries, keys, depth, value_depth=None, leading=(2,), q_heads=4, kv_heads=4):
+    q = normal(rng, (*leading, q_heads, queries, depth), dtype)
+    k = normal(rng, (*leading, kv_heads, keys, depth), dtype)
+    v = normal(rng, (*leading, kv_heads, keys, value_depth or depth), dtype)
+    return q, k, v
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_depths_and_lengths(rng, dtype, tier, depth, lengths):
+    queries, keys = lengths
+    q, k, v = heads(rng, dtype, queries, keys, depth, leading=(), q_heads=2, kv_heads=1)
+    choices = (
+        {},
+        {"causal": "lower_right"},
+        {"causal": "upper_left", "softcap": 3.0},
+        {"window": (40, 7), "scale": 0.3},
+        {"causal": "lower_right", "window": (64, None), "softcap": 30.0},
+    )
+    # Each depth meets each choice with some lengths.
+    first = DEPTHS.index(depth) + LENGTHS.index(lengths)
+    with transfuse.isa(tier):
+        for options in (choices[first % 5], choices[(first + 2) % 5]):
+            assert_accurate(transfuse.attention(q, k, v, **options), q, k, v, case=options, **options)
+
+
+@pytest.mark.parametrize("lengths", [(512, 256), (1023, 1024), (1024, 1024)], ids=str)
+def test_long(rng, tier, lengths):
+    q, k, v = heads(rng, np.float32, *lengths, 64, leading=(), q_heads=1, kv_heads=1)
+    with transfuse.isa(tier):
+        for causal in (False, "lower_right"):
+            result = transfuse.attention(q, k, v, causal=causal)
+            assert_accurate(result, q, k, v, causal=causal)
+
+
+def all_options(rng, dtype, batch, q_heads, queries, keys):
+    bias = normal(rng, (q_heads, queries, keys), dtype)
+    bias[:, :, 1::5] = -np.inf
+    return {
+        "scale": [None, 0.7, -0.5, 0.0],
+        "softcap": [None, 2.0],
+        "causal": [False, "upper_left", "lower_right"],
+        "window": [None, (5, 3), (0, 0), (None, 2), (9, None)],
+        "mask": [None, rng.random((batch, 1, queries, keys)) < 0.7],
+        "bias": [None, bias],
+        "alibi_slopes": [None, np.linspace(0.1, 1, q_heads).astype(dtype)],
+        "sinks": [None, normal(rng, (q_heads,), dtype)],
+        "kv_lengths": [None, rng.integers(0, keys + 1, batch)],
+        "query_offset": [None, rng.integers(-2, 9, batch), 3],
+    }
+
+
+def test_every_pair_of_options(rng, dtype, tier):
+    batch, queries, keys = 2, 19, 37
+    q, k, v = heads(rng, dtype, queries, keys, 16, 20, (batch,), 6, 2)
+    choices = all_options(rng, dtype, batch, 6, queries, keys)
+    with transfuse.isa(tier):
+        for first, second in itertools.combinations(choices, 2):
+            for x, y in itertools.product(choices[first], choices[second]):
+                options = {name: value for name, value in ((first, x), (second, y)) if value is not None}
+                result, lse = transfuse.attention(q, k, v, return_lse=True, **options)
+                assert_accurate(result, q, k, v, case=options.keys(), **options)
+                _, expected, _ = attention(*(x.astype(np.float64) for x in (q, k, v)), **options)
+                np.testing.assert_allclose(
+                    lse,
+                    expected,
+                    rtol=2e-5 if dtype == np.float32 else 1e-12,
+                    atol=2e-5 if dtype == np.float32 else 1e-12,
+                )
+
+
+@pytest.mark.parametrize("blocks", [(1, 1), (2, 3), (5, 5), (16, 2), (64, 8), (7, 1000), (1 << 20, 1 << 20)])
+def test_blocks_change_rounding_only(rng, dtype, tier, blocks):
+    q, k, v = heads(rng, dtype, 67, 91, 24, 40)
+    config = {"block_q": blocks[0], "block_kv": blocks[1], "isa": tier}
+    for options in ({}, {"causal": "lower_right"}, {"window": (11, 4), "softcap": 5.0}):
+        result = transfuse.attention(q, k, v, config=config, **options)
+        assert_accurate(result, q, k, v, case=(blocks, options), **options)
+
+
+def test_neither_threads_nor_block_q_change_a_bit(rng, dtype, tier):
+    q, k, v = heads(rng, dtype, 150, 170, 32, q_heads=6, kv_heads=2)
+    mask = rng.random((150, 170)) < 0.8
+    for options in ({}, {"causal": "lower_right"}, {"mask": mask}, {"window": (30, 2)}):
+        with transfuse.isa(tier):
+            alone = transfuse.attention(q, k, v, num_threads=1, **options)
+            for threads in (2, 3, 8):
+                np.testing.assert_array_equal(transfuse.attention(q, k, v, num_threads=threads, **options), alone)
+            for block in (1, 3, 14, 50, 1000):
+                config = {"block_q": block}
+                np.testing.assert_array_equal(transfuse.attention(q, k, v, config=config, **options), alone)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(rng, dtype, tier, layout):
+    q, k, v = heads(rng, dtype, 21, 34, 18, 23, (2,), 4, 2)
+    expected = transfuse.attention(q, k, v, config={"isa": tier})
+    out = Placed(expected.shape, dtype, layout)
+    result = transfuse.attention(*(place(x, layout) for x in (q, k, v)), out=out.array, config={"isa": tier})
+    assert result is out.array
+    np.testing.assert_array_equal(result, expected)
+    assert out.only_elements_written()
+
+
+def test_bshd_is_the_same_with_heads_and_sequence_exchanged(rng, dtype):
+    q, k, v = heads(rng, dtype, 21, 34, 16, 24, (3,), 4, 2)
+    options = {"mask": rng.random((3, 4, 21, 34)) < 0.7, "causal": "lower_right"}
+    expected, lse = transfuse.attention(q, k, v, return_lse=True, **options)
+    swapped = [np.ascontiguousarray(x.swapaxes(1, 2)) for x in (q, k, v)]
+    result, lse_swapped = transfuse.attention(*swapped, layout="bshd", return_lse=True, **options)
+    np.testing.assert_array_equal(result, expected.swapaxes(1, 2))
+    np.testing.assert_array_equal(lse_swapped, lse)
+
+
+def test_matrices_are_one_head(rng, dtype):
+    q, k, v = (x[0, 0] for x in heads(rng, dtype, 9, 13, 8, 5))
+    mask, bias = rng.random((9, 13)) < 0.6, normal(rng, (1, 13), dtype)
+    result, lse = transfuse.attention(q, k, v, mask=mask, bias=bias, return_lse=True, kv_lengths=11, query_offset=4)
+    assert result.shape == (9, 5)
+    assert lse.shape == (9,)
+    assert_accurate(result, q, k, v, mask=mask, bias=bias, kv_lengths=11, query_offset=4)
+
+
+def test_leading_dimensions_broadcast(rng, dtype):
+    q = normal(rng, (3, 1, 4, 7, 8), dtype)
+    k = normal(rng, (5, 2, 9, 8), dtype)
+    v = normal(rng, (1, 1, 2, 9, 6), dtype)
+    lengths = rng.integers(0, 10, (3, 5))
+    result = transfuse.attention(q, k, v, kv_lengths=lengths)
+    assert result.shape == (3, 5, 4, 7, 6)
+    assert_accurate(result, q, k, v, kv_lengths=lengths)
+    repeated = np.broadcast_to(q, (3, 5, 4, 7, 8))
+    np.testing.assert_array_equal(transfuse.attention(repeated, k, v, kv_lengths=lengths), result)
+
+
+@pytest.mark.parametrize(
+    "shape", [(), (1,), (34,), (21, 1), (21, 34), (4, 1, 34), (1, 21, 34), (2, 1, 1, 34), (2, 4, 21, 34)]
+)
+@pytest.mark.parametrize("kind", ["mask", "bias"])
+def test_masks_and_biases_broadcast(rng, dtype, tier, shape, kind):
+    q, k, v = heads(rng, dtype, 21, 34, 16, q_heads=4, kv_heads=2)
+    value = np.asarray(rng.random(shape) < 0.6) if kind == "mask" else np.asarray(normal(rng, shape, dtype))
+    with transfuse.isa(tier):
+        for layout in ("c", "fortran", "step", "negative"):
+            result = transfuse.attention(q, k, v, **{kind: place(value, layout)})
+            assert_accurate(result, q, k, v, case=layout, **{kind: value})
+
+
+def test_a_float32_bias_serves_float64(rng, tier):
+    q, k, v = heads(rng, np.float64, 21, 34, 16)
+    bias = normal(rng, (21, 34), np.float32)
+    sinks, slopes = normal(rng, (4,), np.float32), normal(rng, (4,), np.float32)
+    with transfuse.isa(tier):
+        result = transfuse.attention(q, k, v, bias=bias, sinks=sinks, alibi_slopes=slopes)
+    wide = {
+        "bias": bias.astype(np.float64),
+        "sinks": sinks.astype(np.float64),
+        "alibi_slopes": slopes.astype(np.float64),
+    }
+    np.testing.assert_array_equal(result, transfuse.attention(q, k, v, config={"isa": tier}, **wide))
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("poisoned", ["k", "v", "kv"])
+def test_masked_keys_have_no_influence(rng, dtype, tier, poison, poisoned):
+    q, k, v = heads(rng, dtype, 40, 60, 16)
+    hidden = rng.random(60) < 0.3
+    first, last = 5, 50
+    infinite = np.where(hidden, -np.inf, 0).astype(dtype)
+    for options, which in (
+        ({"mask": ~hidden}, hidden),
+        ({"bias": infinite}, hidden),
+        ({"kv_lengths": [last, last]}, np.arange(60) >= last),
+        ({"window": (10, 4), "query_offset": 20}, (np.arange(60) < 10) | (np.arange(60) > 20 + 39 + 4)),
+    ):
+        spoilt_k, spoilt_v = k.copy(), v.copy()
+        if "k" in poisoned:
+            spoilt_k[:, :, which] = poison
+        if "v" in poisoned:
+            spoilt_v[:, :, which] = poison
+        for config in ({"isa": tier}, {"isa": tier, "block_kv": 3}):
+            clean = transfuse.attention(q, k, v, config=config, **options)
+            result, lse = transfuse.attention(q, spoilt_k, spoilt_v, config=config, return_lse=True, **options)
+            assert np.isfinite(result).all(), (options.keys(), config)
+            assert np.isfinite(lse).all(), (options.keys(), config)
+            np.testing.assert_allclose(result, clean, rtol=1e-5, atol=1e-6)
+    # Some rows see a poisoned key, others do not.
+    spoilt = v.copy()
+    spoilt[:, :, first] = poison
+    result = transfuse.attention(q, k, spoilt, causal="upper_left", config={"isa": tier})
+    np.testing.assert_allclose(
+        result[:, :, :first], transfuse.attention(q, k, v, causal="upper_left")[:, :, :first], rtol=1e-5, atol=1e-6
+    )
+    assert not np.isfinite(result[:, :, first:]).any()
+
+
+def test_nan_in_a_key_that_is_seen_gives_nan(rng, dtype, tier):
+    q, k, v = heads(rng, dtype, 20, 30, 16)
+    for spoilt in ("q", "k", "v"):
+        arrays = {"q": q.copy(), "k": k.copy(), "v": v.copy()}
+        arrays[spoilt][0, 1, 3, 2] = np.nan
+        result = transfuse.attention(**arrays, config={"isa": tier})
+        affected = np.isnan(result)
+        expected = np.zeros_like(affected)
+        expected[(0, 1, 3) if spoilt == "q" else (0, 1)] = True
+        if spoilt == "v":
+            expected[...] = False
+            expected[0, 1, :, 2] = True
+        np.testing.assert_array_equal(affected, expected)
+
+
+def test_queries_that_see_nothing_get_zeros(rng, dtype, tier):
+    q, k, v = heads(rng, dtype, 8, 12, 16)
+    mask = np.ones((8, 12), bool)
+    mask[[2, 5]] = False
+    sinks = normal(rng, (4,), dtype)
+    with transfuse.isa(tier):
+        result, lse = transfuse.attention(q, k, v, mask=mask, return_lse=True)
+        assert not result[:, :, [2, 5]].any()
+        assert np.isneginf(lse[:, :, [2, 5]]).all()
+        assert np.isfinite(np.delete(lse, [2, 5], axis=2)).all()
+        result, lse = transfuse.attention(q, k, v, mask=mask, sinks=sinks, return_lse=True)
+        assert not result[:, :, [2, 5]].any()
+        np.testing.assert_allclose(lse[:, :, 2], np.broadcast_to(sinks, (2, 4)), rtol=1e-6)
+        for empty in ({"kv_lengths": [0, 0]}, {"window": (0, 0), "query_offset": 100}):
+            assert not transfuse.attention(q, k, v, **empty).any()
+
+
+@pytest.mark.parametrize("size", [1e4, 1e30])
+def test_extreme_logits_stay_finite(rng, dtype, tier, size):
+    q, k, v = heads(rng, dtype, 20, 300, 16)
+    q = (q * np.sqrt(size)).astype(dtype)
+    k = (k * np.sqrt(size)).astype(dtype)
+    result, lse = transfuse.attention(q, k, v, return_lse=True, config={"isa": tier})
+    assert np.isfinite(result).all()
+    assert np.isfinite(lse).all()
+    if size == 1e4:
+        assert_accurate(result, q, k, v)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [(0, 4, 5, 8, 8), (2, 0, 5, 8, 8), (2, 4, 0, 8, 8), (2, 4, 5, 0, 8), (2, 4, 5, 8, 0), (2, 4, 0, 8, 0)],
+    ids=str,
+)
+def test_empty(dtype, tier, sizes):
+    batch, queries, keys, depth, value_depth = sizes
+    q = np.ones((batch, 2, queries, depth), dtype)
+    k = np.ones((batch, 2, keys, depth), dtype)
+    v = np.ones((batch, 2, keys, value_depth), dtype)
+    result, lse = transfuse.attention(q, k, v, scale=1.0, return_lse=True, config={"isa": tier})
+    assert result.shape == (batch, 2, queries, value_depth)
+    assert lse.shape == (batch, 2, queries)
+    np.testing.assert_array_equal(result, np.full_like(result, 1 if keys else 0))
+    if keys and depth == 0:
+        np.testing.assert_allclose(lse, np.log(keys), rtol=1e-6)
+
+
+def test_no_heads(dtype):
+    empty = np.ones((2, 0, 5, 8), dtype)
+    assert transfuse.attention(empty, empty, empty).shape == (2, 0, 5, 8)
+
+
+def test_repeated_elements(rng, dtype):
+    q, k, v = heads(rng, dtype, 20, 30, 16, leading=(), q_heads=2, kv_heads=2)
+    one = np.broadcast_to(q[:, :1], q.shape)
+    same = transfuse.attention(one, k, v)
+    np.testing.assert_array_equal(same, np.broadcast_to(same[:, :1], same.shape))
+    mask = np.broadcast_to(np.True_, (2, 20, 30))
+    np.testing.assert_array_equal(transfuse.attention(q, k, v, mask=mask), transfuse.attention(q, k, v))
+    bias = np.broadcast_to(dtype.type(0), (2, 20, 30))
+    assert_accurate(transfuse.attention(q, k, v, bias=bias), q, k, v)
+
+
+def test_memory_does_not_grow_with_the_length(dtype):
+    # (1, 1, 131072, 64) with a window of 512 keys; a matrix of scores would have 64 GiB.
+    keys = 131072
+    q = np.broadcast_to(dtype.type(0.1), (1, 1, 64, 64))
+    k = np.broadcast_to(dtype.type(0.1), (1, 1, keys, 64))
+    result = transfuse.attention(q, k, k, causal="lower_right", window=(511, 0))
+    np.testing.assert_allclose(result, 0.1, rtol=1e-5)
