@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <cmath>
 #include <string_view>
 
 #include "core/text.hpp"
@@ -79,11 +80,11 @@ bool read_bool(PyObject* object, const char* argument) {
 
 double read_number(PyObject* object, const char* argument) {
   const double value = PyBool_Check(object) ? -1 : PyFloat_AsDouble(object);
-  if (PyBool_Check(object) || (value == -1 && PyErr_Occurred() != nullptr)) {
-    PyErr_Clear();
-    throw TypeError(std::string(argument) + ": expected a number, got " + type_name(object));
-  }
-  return value;
+  if (!PyBool_Check(object) && (value != -1 || PyErr_Occurred() == nullptr)) return value;
+  const bool too_large = PyErr_Occurred() != nullptr && PyErr_ExceptionMatches(PyExc_OverflowError) != 0;
+  PyErr_Clear();
+  if (too_large) return HUGE_VAL;
+  throw TypeError(std::string(argument) + ": expected a number, got " + type_name(object));
 }
 
 std::vector<std::int64_t> read_integers(PyObject* object, const char* argument,
@@ -99,7 +100,8 @@ std::vector<std::int64_t> read_integers(PyObject* object, const char* argument,
     refuse(type_name(object));
   }
   auto* const array = reinterpret_cast<PyArrayObject*>(any.get());
-  if (!PyArray_ISINTEGER(array)) refuse(text_of(reinterpret_cast<PyObject*>(PyArray_DESCR(array))));
+  if (!PyArray_ISINTEGER(array) && PyArray_SIZE(array) > 0)
+    refuse(text_of(reinterpret_cast<PyObject*>(PyArray_DESCR(array))));
   const std::span<const std::int64_t> shape(PyArray_DIMS(array), static_cast<std::size_t>(PyArray_NDIM(array)));
   if (!shape.empty() && !std::ranges::equal(shape, expected))
     throw ValueError(std::string(argument) + ": expected shape " + to_text(expected) + ", got " + to_text(shape));

@@ -34,7 +34,7 @@ DType read_dtype(const std::string& text);
 /// \throws TypeError
 bool read_bool(PyObject* object, const char* argument);
 
-/// A real number. \throws TypeError naming `argument`
+/// A real number; infinity for an int that is too large. \throws TypeError naming `argument`
 double read_number(PyObject* object, const char* argument);
 
 /// One integer, or an array of integers of exactly the shape `expected`; in C order. \throws TypeError, ValueError

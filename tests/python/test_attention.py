@@ -272,6 +272,12 @@ def test_empty(dtype, tier, sizes):
         np.testing.assert_allclose(lse, np.log(keys), rtol=1e-6)
 
 
+def test_no_sequences(dtype):
+    empty = np.ones((0, 2, 5, 8), dtype)
+    for lengths in ([], np.empty(0, np.int32)):
+        assert transfuse.attention(empty, empty, empty, kv_lengths=lengths).shape == (0, 2, 5, 8)
+
+
 def test_no_heads(dtype):
     empty = np.ones((2, 0, 5, 8), dtype)
     assert transfuse.attention(empty, empty, empty).shape == (2, 0, 5, 8)

@@ -97,12 +97,12 @@ def test_options_per_head(arguments, dtype, argument, shape):
     refuse(ValueError, message, arguments, **{argument: np.ones(shape, dtype)})
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 10**400])
 def test_scale_that_is_no_number(arguments, value):
     refuse(ValueError, "scale: expected a finite number, got ", arguments, scale=value)
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf])
+@pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf, 10**400])
 def test_softcap_out_of_range(arguments, value):
     refuse(ValueError, "softcap: expected a positive finite number, got ", arguments, softcap=value)
 
