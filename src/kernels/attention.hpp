@@ -23,7 +23,6 @@ class Attention {
   using Reg = typename V::Reg;
   static constexpr std::int64_t size = sizeof(T);
   static constexpr std::int64_t width = V::width;
-  static constexpr std::int64_t vector = sizeof(Reg);
   static constexpr std::int64_t score_row = kScoreRow * size;  // bytes from one row of scores to the next
 
   using Scores = MatmulT<V>;             // q · kᵀ, both packed

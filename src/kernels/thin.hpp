@@ -5,6 +5,7 @@
 #include "kernels/prefetch.hpp"
 #include "kernels/table.hpp"
 #include "simd/element.hpp"
+#include "simd/reduce.hpp"
 #include "simd/unroll.hpp"
 
 namespace transfuse {
@@ -334,17 +335,8 @@ struct Thin {
     each([&](auto r, auto c) __attribute__((always_inline)) {
       constexpr int first = (decltype(r)::value * Cols + decltype(c)::value) * ahead;
       const Reg all = V::add(total[first], total[first + 1]);
-      store_element<T>(sums + (decltype(r)::value * kDotCols + decltype(c)::value) * size, add_lanes(all));
+      store_element<T>(sums + (decltype(r)::value * kDotCols + decltype(c)::value) * size, reduce_add<V>(all));
     });
-  }
-
-  /// The sum of a vector's elements, in pairs.
-  static T add_lanes(Reg v) {
-    alignas(64) T lanes[V::width];
-    V::store(lanes, v);
-    for (int half = V::width / 2; half > 0; half /= 2)
-      for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-    return lanes[0];
   }
 
   /// Adds the bias to sums (rows `row_bytes` apart, whole vectors), activates them, and writes them from column `col`

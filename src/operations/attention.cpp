@@ -16,6 +16,7 @@
 #include "core/text.hpp"
 #include "kernels/table.hpp"
 #include "operations/checks.hpp"
+#include "simd/element.hpp"
 #include "transfuse/error.hpp"
 #include "transfuse/threads.hpp"
 
@@ -163,15 +164,8 @@ std::vector<double> per_head(const std::optional<ConstTensorView>& view) {
   if (!view) return values;
   for (std::int64_t i = 0; i < view->shape[0]; ++i) {
     const std::byte* const at = view->data + i * view->strides[0];
-    float narrow = 0;
-    double wide = 0;
-    if (view->dtype == DType::float32) {
-      std::copy_n(at, sizeof narrow, reinterpret_cast<std::byte*>(&narrow));
-      wide = static_cast<double>(narrow);
-    } else {
-      std::copy_n(at, sizeof wide, reinterpret_cast<std::byte*>(&wide));
-    }
-    values.push_back(wide);
+    values.push_back(view->dtype == DType::float32 ? static_cast<double>(load_element<float>(at))
+                                                   : load_element<double>(at));
   }
   return values;
 }
@@ -253,7 +247,7 @@ AttentionPiece::Scores scores_of(const std::optional<ConstTensorView>& view) {
 std::int64_t AttentionCall::work() const {
   const std::int64_t pairs =
       saturating_multiply(saturating_multiply(batch, q_heads.heads), saturating_multiply(q_heads.rows, k_heads.rows));
-  return saturating_multiply(pairs, saturating_multiply(1, q_heads.cols) + v_heads.cols);
+  return saturating_multiply(pairs, checked_add(q_heads.cols, v_heads.cols).value_or(INT64_MAX));
 }
 
 AttentionCall prepare_attention(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v,

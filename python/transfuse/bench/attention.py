@@ -74,14 +74,17 @@ class Attention:
         return [max(1, round(self.keys * (0.5 + 0.5 * (i + 1) / self.batch))) for i in range(self.batch)]
 
     @property
+    def distance(self) -> NDArray[np.int64]:
+        """How far a query stands after a key, the last at the last: (queries, keys)."""
+        return np.arange(self.queries)[:, None] + self.keys - self.queries - np.arange(self.keys)
+
+    @property
     def seen(self) -> NDArray[np.bool_]:
         """Which keys each query sees, padding aside: (queries, keys)."""
-        positions = np.arange(self.queries)[:, None] + self.keys - self.queries
-        keys = np.arange(self.keys)
         if self.option not in ("causal", "window"):
             return np.ones((self.queries, self.keys), bool)
-        near = keys > positions - self.window if self.option == "window" else True
-        return np.asarray((keys <= positions) & near)
+        distance = self.distance
+        return (distance >= 0) & (distance < (self.window if self.option == "window" else self.keys))
 
     @property
     def flops(self) -> float:
@@ -126,9 +129,9 @@ def parse(text: str) -> Attention:
     return Attention(batch, heads, queries, depth, keys=keys[0] if keys else 0, option=option, window=window)
 
 
-def _slopes(heads: int) -> NDArray[np.float64]:
+def slopes(heads: int, dtype: Any = np.float64) -> NDArray[Any]:
     """Those of the paper on ALiBi: a geometric sequence."""
-    return np.asarray(2.0 ** (-8.0 * (np.arange(heads) + 1) / heads))
+    return np.asarray(2.0 ** (-8.0 * (np.arange(heads) + 1) / heads)).astype(dtype, copy=False)
 
 
 def _inputs(case: Attention, dtype: np.dtype[Any], rng: np.random.Generator) -> dict[str, NDArray[Any]]:
@@ -157,8 +160,7 @@ def _reference(
     """By the formula, in float64. A result may be off by (8 + √keys / 4 + largest logit) roundings, twice."""
     q, k, v = inputs["q"], inputs["k"], inputs["v"]
     group = case.heads // case.kv_heads
-    seen, slopes = case.seen, _slopes(case.heads)
-    distance = np.abs(np.arange(case.queries)[:, None] + case.keys - case.queries - np.arange(case.keys))
+    seen, distance, slope = case.seen, np.abs(case.distance), slopes(case.heads)
     result = np.empty(_output_shape(case))
     largest = 0.0
     for batch, head, first in np.ndindex(case.batch, case.heads, -(-case.queries // _ROWS)):
@@ -169,7 +171,7 @@ def _reference(
         elif case.option == "bias":
             scores = scores + inputs["bias"][0, head, rows]
         elif case.option == "alibi":
-            scores = scores - slopes[head] * distance[rows]
+            scores = scores - slope[head] * distance[rows]
         largest = max(largest, float(np.abs(scores).max()))
         hidden = ~seen[rows] | (np.arange(case.keys) >= case.lengths[batch])
         scores = np.where(hidden, -np.inf, scores)
@@ -199,21 +201,15 @@ def _transfuse(case: Attention) -> list[Form]:
     return [Form(f"transfuse.attention(q, k, v{options})", False, setup)]
 
 
-def slopes(heads: int, dtype: Any) -> NDArray[Any]:
-    """ALiBi's slopes in a dtype."""
-    return np.asarray(_slopes(heads).astype(dtype))
-
-
 def dense_bias(case: Attention, dtype: Any) -> NDArray[Any]:
     """What the options of a case add to each score, as a matrix that broadcasts to all scores; -inf for hidden keys."""
-    hidden = np.where(case.seen, 0, -np.inf).astype(dtype)
-    if case.option == "padding":
-        lengths = np.asarray(case.lengths)[:, None, None, None]
-        return np.where(np.arange(case.keys) < lengths, 0, -np.inf).astype(dtype)
     if case.option == "alibi":
-        distance = np.abs(np.arange(case.queries)[:, None] + case.keys - case.queries - np.arange(case.keys))
-        return np.asarray((-_slopes(case.heads)[:, None, None] * distance)[None].astype(dtype))
-    return hidden[None, None]
+        matrix = (-slopes(case.heads)[:, None, None] * np.abs(case.distance))[None]
+    elif case.option == "padding":
+        matrix = np.where(np.arange(case.keys) < np.asarray(case.lengths)[:, None, None, None], 0, -np.inf)
+    else:
+        matrix = np.where(case.seen, 0, -np.inf)[None, None]
+    return np.asarray(matrix.astype(dtype))
 
 
 def _prepare(case: Attention, *, boolean: bool = False) -> str:

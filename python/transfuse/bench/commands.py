@@ -72,98 +72,58 @@ def main() -> None:
     """Compare an operation with other libraries, honestly."""
 
 
-Dtype = Annotated[str, typer.Option(help="float32, float64 or both, separated by a comma.")]
-Threads = Annotated[str, typer.Option(help="Thread counts, separated by commas. Without it: 1 and all.")]
-Peers = Annotated[str, typer.Option(help="Libraries, separated by commas. Without it: all installed.")]
-Tier = Annotated[str, typer.Option(help="Force transfuse to a tier.")]
-Seconds = Annotated[float, typer.Option(help="Time for the rounds of a line.", min=0.01)]
-Rounds = Annotated[int, typer.Option(help="Rounds of a line, at most.", min=1)]
-Repetitions = Annotated[int, typer.Option(help="How often a close line is measured.", min=1)]
-Json = Annotated[Path | None, typer.Option(help="Write all samples to this file.")]
-Plot = Annotated[Path | None, typer.Option(help="Draw a picture (.png, .svg, .pdf).")]
-Markdown = Annotated[Path | None, typer.Option(help="Write the table as Markdown.")]
+def _add_command(operation: str, description: str, sizes_help: str, suites_help: str) -> None:
+    """The command that compares an operation."""
+
+    @app.command(operation, help=description)
+    def compare(
+        sizes: Annotated[str, typer.Option(help=sizes_help)] = "",
+        suite: Annotated[str, typer.Option(help=f"A list of cases: {suites_help}.")] = "",
+        dtype: Annotated[str, typer.Option(help="float32, float64 or both, separated by a comma.")] = "float32",
+        threads: Annotated[str, typer.Option(help="Thread counts, separated by commas. Without it: 1 and all.")] = "",
+        peers: Annotated[str, typer.Option(help="Libraries, separated by commas. Without it: all installed.")] = "",
+        isa: Annotated[str, typer.Option(help="Force transfuse to a tier.")] = "",
+        seconds: Annotated[float, typer.Option(help="Time for the rounds of a line.", min=0.01)] = 20.0,
+        rounds: Annotated[int, typer.Option(help="Rounds of a line, at most.", min=1)] = 30,
+        repetitions: Annotated[int, typer.Option(help="How often a close line is measured.", min=1)] = 5,
+        json: Annotated[Path | None, typer.Option(help="Write all samples to this file.")] = None,
+        plot: Annotated[Path | None, typer.Option(help="Draw a picture (.png, .svg, .pdf).")] = None,
+        markdown: Annotated[Path | None, typer.Option(help="Write the table as Markdown.")] = None,
+    ) -> None:
+        screen = Screen()
+        try:
+            _require_writable(json=json, plot=plot, markdown=markdown)
+            _require_drawable("plot", plot)
+            chosen = bench.cases_of(operation, sizes=_list("sizes", sizes), suite=suite or None)
+            with screen:
+                report = bench.run(
+                    operation,
+                    chosen,
+                    dtypes=_list("dtype", dtype),
+                    threads=[_count(text) for text in _list("threads", threads)] or None,
+                    peers=_list("peers", peers) or None,
+                    settings=bench.Settings(seconds, rounds, repetitions, isa=isa or None),
+                    progress=screen.progress,
+                    finished=screen.finished,
+                )
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise _bad_input(error) from None
+        goals = bench.OPERATIONS[operation].goals.get(suite, ())
+        _conclude(screen.console, report, json=json, plot=plot, markdown=markdown, goals=goals)
 
 
-@app.command("matmul-t")
-def matmul_t(
-    sizes: Annotated[str, typer.Option(help="Sizes: N, MxKxN or BxMxKxN, separated by commas.")] = "",
-    suite: Annotated[
-        str,
-        typer.Option(help="A list of cases: default, squares, rectangles, demo, or full (half an hour; with goals)."),
-    ] = "",
-    dtype: Dtype = "float32",
-    threads: Threads = "",
-    peers: Peers = "",
-    isa: Tier = "",
-    seconds: Seconds = 20.0,
-    rounds: Rounds = 30,
-    repetitions: Repetitions = 5,
-    json: Json = None,
-    plot: Plot = None,
-    markdown: Markdown = None,
-) -> None:
-    """Compare (A·B)ᵀ with every way in which NumPy, PyTorch and others can compute it."""
-    settings = bench.Settings(seconds, rounds, repetitions, isa=isa or None)
-    _compare("matmul-t", sizes, suite, dtype, threads, peers, settings, json, plot, markdown)
-
-
-@app.command("attention")
-def attention(
-    sizes: Annotated[
-        str, typer.Option(help="Sizes: BxHxLxD or BxHxLqxLkxD, perhaps with :causal, :window256, :bias, … after them.")
-    ] = "",
-    suite: Annotated[
-        str, typer.Option(help="A list of cases: default, options, demo, or full (half an hour; with goals).")
-    ] = "",
-    dtype: Dtype = "float32",
-    threads: Threads = "",
-    peers: Peers = "",
-    isa: Tier = "",
-    seconds: Seconds = 20.0,
-    rounds: Rounds = 30,
-    repetitions: Repetitions = 5,
-    json: Json = None,
-    plot: Plot = None,
-    markdown: Markdown = None,
-) -> None:
-    """Compare attention with PyTorch, ONNX Runtime and others."""
-    settings = bench.Settings(seconds, rounds, repetitions, isa=isa or None)
-    _compare("attention", sizes, suite, dtype, threads, peers, settings, json, plot, markdown)
-
-
-def _compare(
-    operation: str,
-    sizes: str,
-    suite: str,
-    dtype: str,
-    threads: str,
-    peers: str,
-    settings: bench.Settings,
-    json: Path | None,
-    plot: Path | None,
-    markdown: Path | None,
-) -> None:
-    """Run a comparison and show it."""
-    screen = Screen()
-    try:
-        _require_writable(json=json, plot=plot, markdown=markdown)
-        _require_drawable("plot", plot)
-        chosen = bench.cases_of(operation, sizes=_list("sizes", sizes), suite=suite or None)
-        with screen:
-            report = bench.run(
-                operation,
-                chosen,
-                dtypes=_list("dtype", dtype),
-                threads=[_count(text) for text in _list("threads", threads)] or None,
-                peers=_list("peers", peers) or None,
-                settings=settings,
-                progress=screen.progress,
-                finished=screen.finished,
-            )
-    except (ValueError, RuntimeError, ImportError) as error:
-        raise _bad_input(error) from None
-    goals = bench.OPERATIONS[operation].goals.get(suite, ())
-    _conclude(screen.console, report, json=json, plot=plot, markdown=markdown, goals=goals)
+_add_command(
+    "matmul-t",
+    "Compare (A·B)ᵀ with every way in which NumPy, PyTorch and others can compute it.",
+    "Sizes: N, MxKxN or BxMxKxN, separated by commas.",
+    "default, squares, rectangles, demo, or full (half an hour; with goals)",
+)
+_add_command(
+    "attention",
+    "Compare attention with PyTorch, ONNX Runtime and others.",
+    "Sizes: BxHxLxD or BxHxLqxLkxD, perhaps with :causal, :window256, :bias, … after them.",
+    "default, options, demo, or full (half an hour; with goals)",
+)
 
 
 def demo(

@@ -67,11 +67,8 @@ def median_interval(samples: ArrayLike, *, groups: ArrayLike | None = None, seed
     ValueError
         There are no samples.
     """
-    values = np.asarray(samples, float)
-    if values.size == 0:
-        raise ValueError("samples: expected at least one, got none")
-    labels = _labels(values.size, groups)
-    return _estimate(_medians(values[None], labels)[0], _drawn_medians(values[None], labels, seed)[0])
+    value, values = median(samples, groups=groups), np.asarray(samples, float)
+    return _estimate(value, _drawn_medians(values[None], _labels(values.size, groups), seed)[0])
 
 
 def ratio_interval(ours: ArrayLike, peers: ArrayLike, *, groups: ArrayLike | None = None, seed: int = 0) -> Estimate:
