@@ -112,10 +112,10 @@ struct AttentionConstants {
 constexpr AttentionConstants kAttentionConstants[] = {
     {Isa::scalar, DType::float32, {.block_q = 64, .block_kv = 256}},
     {Isa::scalar, DType::float64, {.block_q = 64, .block_kv = 256}},
-    {Isa::avx2, DType::float32, {.block_q = 192, .block_kv = 256}},
-    {Isa::avx2, DType::float64, {.block_q = 192, .block_kv = 256}},
-    {Isa::avx512, DType::float32, {.block_q = 224, .block_kv = 256}},
-    {Isa::avx512, DType::float64, {.block_q = 224, .block_kv = 256}},
+    {Isa::avx2, DType::float32, {.block_q = 512, .block_kv = 256}},
+    {Isa::avx2, DType::float64, {.block_q = 512, .block_kv = 256}},
+    {Isa::avx512, DType::float32, {.block_q = 512, .block_kv = 256}},
+    {Isa::avx512, DType::float64, {.block_q = 512, .block_kv = 256}},
 };
 
 /// Keys in a block at most, and elements from one row of its scores to the next: known at compile time, so that the

@@ -25,10 +25,9 @@ class Attention {
   static constexpr std::int64_t width = V::width;
   static constexpr std::int64_t score_row = kScoreRow * size;  // bytes from one row of scores to the next
 
-  using Scores = MatmulT<V>;             // q · kᵀ, both packed
-  using Values = MatmulT<V, score_row>;  // probabilities · v, the probabilities where the scores stood
-  static constexpr std::int64_t tile_rows = Scores::tile_rows;
-  static constexpr std::int64_t tile_cols = Scores::tile_cols;
+  using Product = MatmulT<V, score_row>;  // q · kᵀ, and probabilities · v: the left operand is a few long rows
+  static constexpr std::int64_t tile_rows = Product::tile_rows;
+  static constexpr std::int64_t tile_cols = Product::tile_cols;
 
   static constexpr T minus_infinity = -static_cast<T>(__builtin_huge_val());
   static constexpr double log2_e = 1.44269504088896340736;
@@ -43,7 +42,18 @@ class Attention {
   /// Consecutive queries of one head.
   struct Tile {
     std::int64_t head, row, rows;
-    std::byte* packed;
+  };
+
+  /// Rows of an operand that will be wanted soon: some of them are asked for before each tile.
+  struct Ahead {
+    const std::byte* row = nullptr;
+    std::int64_t stride = 0, bytes = 0;
+    std::int64_t rows = 0, share = 0;
+
+    void ask() {
+      for (std::int64_t i = 0; i < share && rows > 0; ++i, --rows, row += stride)
+        for (std::int64_t at = 0; at < bytes; at += 64) prefetch_far(row + at);
+    }
   };
 
   const AttentionPiece& p;
@@ -81,17 +91,26 @@ class Attention {
 
   void run() const {
     for (std::int64_t i = 0; i < p.heads * p.rows; ++i) reset(i);
-    each_tile([&](const Tile& t) {
-      pack<V, Scores::tile_rows>({.source = p.q + t.head * p.q_head + t.row * p.q_row,
-                                  .lane_stride = p.q_row,
-                                  .depth_stride = p.q_col,
-                                  .lanes = t.rows,
-                                  .depth = p.depth,
-                                  .packed = t.packed});
-    });
-    each_block(seen(0, p.rows), [&](Range keys) {
+    const Range all = seen(0, p.rows);
+    each_block(all, [&](Range keys) {
       pack_keys(keys);
-      each_tile([&](const Tile& t) { attend_tile(t, keys, both(keys, seen(t.row, t.rows))); });
+      Ahead q, k, v;
+      if (keys.last < all.last) {
+        const std::int64_t rows = lesser(p.block_kv, all.last - keys.last);
+        k = ahead(p.k + keys.last * p.k_row, p.k_row, p.k_col, rows, p.depth);
+        v = ahead(p.v + keys.last * p.v_row, p.v_row, p.v_col, rows, p.value_depth);
+      } else {
+        const std::int64_t rows = lesser(p.block_kv, p.keys);
+        q = ahead(p.next_q, p.q_row, p.q_col, p.rows, p.depth);
+        k = ahead(p.next_k, p.k_row, p.k_col, rows, p.depth);
+        v = ahead(p.next_v, p.v_row, p.v_col, rows, p.value_depth);
+      }
+      each_tile([&](const Tile& t) {
+        q.ask();
+        k.ask();
+        v.ask();
+        attend_tile(t, keys, both(keys, seen(t.row, t.rows)));
+      });
     });
     for (std::int64_t head = 0; head < p.heads; ++head)
       for (std::int64_t row = 0; row < p.rows; ++row)
@@ -101,16 +120,23 @@ class Attention {
         }
   }
 
+  std::int64_t tiles_of_a_head() const { return (p.rows + tile_rows - 1) / tile_rows; }
+
   /// visit(tile) for tiles of at most tile_rows queries, all about as high.
   template <class Visit>
   void each_tile(Visit&& visit) const {
-    const std::int64_t tiles = (p.rows + tile_rows - 1) / tile_rows;
-    std::byte* packed = p.packed_q;
+    const std::int64_t tiles = tiles_of_a_head();
     for (std::int64_t head = 0; head < p.heads; ++head)
-      for (std::int64_t i = 0; i < tiles; ++i, packed += tile_rows * p.depth * size) {
+      for (std::int64_t i = 0; i < tiles; ++i) {
         const std::int64_t row = p.rows * i / tiles;
-        visit(Tile{head, row, p.rows * (i + 1) / tiles - row, packed});
+        visit(Tile{head, row, p.rows * (i + 1) / tiles - row});
       }
+  }
+
+  Ahead ahead(const std::byte* first, std::int64_t row, std::int64_t col, std::int64_t rows, std::int64_t cols) const {
+    if (first == nullptr || col != size) return {};
+    const std::int64_t tiles = p.heads * tiles_of_a_head();
+    return {first, row, cols * size, rows, (rows + tiles - 1) / tiles};
   }
 
   /// visit(keys) for the part of each block of keys that lies in `range`. Blocks begin at multiples of block_kv,
@@ -125,19 +151,19 @@ class Attention {
   }
 
   void pack_keys(Range keys) const {
-    pack<V, Scores::tile_cols>({.source = p.k + keys.first * p.k_row,
-                                .lane_stride = p.k_row,
-                                .depth_stride = p.k_col,
-                                .lanes = keys.size(),
-                                .depth = p.depth,
-                                .packed = p.packed_k});
+    pack<V, Product::tile_cols>({.source = p.k + keys.first * p.k_row,
+                                 .lane_stride = p.k_row,
+                                 .depth_stride = p.k_col,
+                                 .lanes = keys.size(),
+                                 .depth = p.depth,
+                                 .packed = p.packed_k});
     if (p.packed_v == nullptr) return;
-    pack<V, Scores::tile_cols>({.source = p.v + keys.first * p.v_row,
-                                .lane_stride = p.v_col,
-                                .depth_stride = p.v_row,
-                                .lanes = p.value_depth,
-                                .depth = keys.size(),
-                                .packed = p.packed_v});
+    pack<V, Product::tile_cols>({.source = p.v + keys.first * p.v_row,
+                                 .lane_stride = p.v_col,
+                                 .depth_stride = p.v_row,
+                                 .lanes = p.value_depth,
+                                 .depth = keys.size(),
+                                 .packed = p.packed_v});
   }
 
   /// Values from key `first` on, which is one of the packed ones, `keys`.
@@ -149,37 +175,60 @@ class Attention {
   /// The queries of a tile meet the keys of `range`, some of the packed ones, `keys`.
   void attend_tile(const Tile& t, Range keys, Range range) const {
     if (range.size() == 0) return;
-    const std::int64_t skipped = (range.first - keys.first) / tile_cols * tile_cols;
-    const Range cols{keys.first + skipped, range.last};
-    MatmulTBlock block{.left = {t.packed, 0, tile_rows * size},
-                       .right = {p.packed_k + skipped * p.depth * size, tile_cols * p.depth * size, tile_cols * size},
-                       .rows = t.rows,
-                       .cols = cols.size(),
-                       .depth = p.depth,
-                       .run_length = kRunLength,
-                       .out = p.scores,
-                       .out_row = score_row,
-                       .out_col = size,
-                       .accumulate = false,
-                       .finish = false,
-                       .bias = nullptr,
-                       .bias_row = 0,
-                       .bias_col = 0,
-                       .activation = Activation::none};
-    Scores::block(block);
+    const Range cols{keys.first + (range.first - keys.first) / tile_cols * tile_cols, range.last};
+    multiply_keys(t, keys, cols);
+    const std::int64_t first = index(t.head, t.row);
+    const auto scores = [&](std::int64_t r) { return elements(p.scores + r * score_row); };
+    T here[tile_rows];  // all of them before the first is needed
     for (std::int64_t r = 0; r < t.rows; ++r) {
-      T* const s = elements(p.scores + r * score_row);
-      transform(t.head, t.row + r, cols, s);
-      weigh(index(t.head, t.row + r), cols.size(), s);
+      transform(t.head, t.row + r, cols, scores(r));
+      here[r] = largest(cols.size(), scores(r));
     }
-    block.left = {p.scores + (range.first - cols.first) * size, 0, size};
-    block.right = values(keys, range.first);
-    block.cols = p.value_depth;
-    block.depth = range.size();
-    block.out = p.sums + index(t.head, t.row) * p.sum_row;
-    block.out_row = p.sum_row;
-    block.accumulate = true;
-    Values::block(block);
+    for (std::int64_t r = 0; r < t.rows; ++r) raise(first + r, here[r]);
+    for (std::int64_t r = 0; r < t.rows; ++r) weigh(first + r, cols.size(), scores(r));
+    Product::block({.left = {p.scores + (range.first - cols.first) * size, 0, size},
+                    .right = values(keys, range.first),
+                    .rows = t.rows,
+                    .cols = p.value_depth,
+                    .depth = range.size(),
+                    .run_length = kRunLength,
+                    .out = p.sums + first * p.sum_row,
+                    .out_row = p.sum_row,
+                    .out_col = size,
+                    .accumulate = true});
+  }
+
+  /// scores = q · kᵀ, of the keys `cols` among the packed ones, `keys`: in one go, unless q is longer than a row.
+  void multiply_keys(const Tile& t, Range keys, Range cols) const {
+    const std::byte* const packed = p.packed_k + (cols.first - keys.first) * p.depth * size;
+    std::int64_t first = 0;
+    do {
+      const std::int64_t depth = lesser(p.depth - first, kMostKeys);
+      copy_queries(t, first, depth);
+      Product::block({.left = {p.queries, 0, size},
+                      .right = {packed + first * tile_cols * size, tile_cols * p.depth * size, tile_cols * size},
+                      .rows = t.rows,
+                      .cols = cols.size(),
+                      .depth = depth,
+                      .run_length = kRunLength,
+                      .out = p.scores,
+                      .out_row = score_row,
+                      .out_col = size,
+                      .accumulate = first > 0});
+      first += kMostKeys;
+    } while (first < p.depth);
+  }
+
+  /// Elements first <= d < first + count of the queries of a tile, to where the product reads them.
+  void copy_queries(const Tile& t, std::int64_t first, std::int64_t count) const {
+    for (std::int64_t r = 0; r < t.rows; ++r) {
+      const std::byte* const from = p.q + t.head * p.q_head + (t.row + r) * p.q_row + first * p.q_col;
+      std::byte* const to = p.queries + r * score_row;
+      std::int64_t d = 0;
+      if (p.q_col == size)
+        for (; d + width <= count; d += width) V::store(to + d * size, V::load(from + d * size));
+      for (; d < count; ++d) store_element<T>(to + d * size, load_element<T>(from + d * p.q_col));
+    }
   }
 
   // Scores: a row of `cols.size()` of them, in memory for whole vectors.
@@ -189,68 +238,73 @@ class Attention {
   /// From q·k to the scores of a query, in the order of the formula. Those of masked keys, and what fills up the last
   /// vector, become -inf.
   void transform(std::int64_t head, std::int64_t row, Range cols, T* s) const {
-    const auto each = [&](auto&& change) __attribute__((always_inline)) {
-      for (std::int64_t j = 0; j < cols.size(); j += width) V::store(s + j, change(V::load(s + j), j));
-    };
-    if (!plain) {
-      const Reg scale = V::fill(static_cast<T>(p.scale));
-      each([&](Reg x, std::int64_t) { return V::mul(x, scale); });
-    }
-    if (p.softcap != 0) {
-      const Reg cap = V::fill(static_cast<T>(p.softcap));
-      each([&](Reg x, std::int64_t) { return V::mul(cap, tanh<V>(V::div(x, cap))); });
-    }
-    if (p.bias.data != nullptr) add_bias(head, row, cols, s);
-    if (p.slopes != nullptr) {
-      const Reg slope = V::fill(static_cast<T>(-p.slopes[head]));
-      const std::int64_t start = cols.first - (p.position + row);
-      each([&](Reg x, std::int64_t j) {
-        const Reg distance = V::add(V::fill(static_cast<T>(start + j)), V::iota());
-        return V::fma(slope, V::max(distance, V::sub(V::zero(), distance)), x);
-      });
-    }
-    if (p.mask.data != nullptr) apply_mask(head, row, cols, s);
-
+    if (!plain || p.mask.data != nullptr) change(head, row, cols, s);
     const Range mine = both(cols, seen(row, 1));
     const std::int64_t end = whole_vectors(cols.size());
-    const std::int64_t first = mine.size() == 0 ? end : mine.first - cols.first;
-    const std::int64_t last = mine.size() == 0 ? end : mine.last - cols.first;
-    for (std::int64_t j = 0; j < first; ++j) s[j] = minus_infinity;
-    for (std::int64_t j = last; j < end; ++j) s[j] = minus_infinity;
+    hide(s, mine.size() == 0 ? Range{end, end} : Range{mine.first - cols.first, mine.last - cols.first}, end);
   }
 
-  void add_bias(std::int64_t head, std::int64_t row, Range cols, T* s) const {
-    const AttentionPiece::Scores& b = p.bias;
-    const std::byte* from = b.data + head * b.head + row * b.row + cols.first * b.col;
-    if (b.col != size || b.dtype != dtype_of<T>) {
-      T* const copy = elements(p.staging);
-      for (std::int64_t j = 0; j < cols.size(); ++j)
-        copy[j] = b.dtype == DType::float32 ? static_cast<T>(load_element<float>(from + j * b.col))
-                                            : static_cast<T>(load_element<double>(from + j * b.col));
-      from = p.staging;
-    }
+  void change(std::int64_t head, std::int64_t row, Range cols, T* s) const {
+    const std::byte* const bias = bias_row(head, row, cols);
+    const std::byte* const mask = mask_row(head, row, cols);
     const Reg lowest = V::fill(minus_infinity);
-    const auto add = [&](std::int64_t j, Reg bias) __attribute__((always_inline)) {
-      // Not a sum where the bias masks: the score may be NaN.
-      V::store(s + j, V::select_negative(V::equal(bias, lowest), lowest, V::add(V::load(s + j), bias)));
-    };
-    std::int64_t j = 0;
-    for (; j + width <= cols.size(); j += width) add(j, V::load(from + j * size));
-    if (j < cols.size()) add(j, V::load_partial(from + j * size, static_cast<int>(cols.size() - j)));
+    const Reg scale = V::fill(static_cast<T>(p.softcap == 0 ? p.scale : p.scale / p.softcap));
+    const Reg cap = V::fill(static_cast<T>(p.softcap));
+    const Reg slope = V::fill(static_cast<T>(p.slopes == nullptr ? 0 : -p.slopes[head]));
+    const std::int64_t start = cols.first - (p.position + row);
+    for (std::int64_t j = 0; j < cols.size(); j += width) {
+      Reg x = V::load(s + j);
+      if (!plain) x = V::mul(x, scale);
+      if (p.softcap != 0) x = V::mul(cap, tanh<V>(x));
+      if (bias != nullptr) {
+        const int count = smaller(cols.size() - j, V::width);
+        const Reg b = count == V::width ? V::load(bias + j * size) : V::load_partial(bias + j * size, count);
+        // Not a sum where the bias masks: the score may be NaN.
+        x = V::select_negative(V::equal(b, lowest), lowest, V::add(x, b));
+      }
+      if (p.slopes != nullptr) {
+        const Reg distance = V::add(V::fill(static_cast<T>(start + j)), V::iota());
+        x = V::fma(slope, V::max(distance, V::sub(V::zero(), distance)), x);
+      }
+      if (mask != nullptr) x = V::select_negative(V::zero_bytes(mask + j), lowest, x);
+      V::store(s + j, x);
+    }
   }
 
-  void apply_mask(std::int64_t head, std::int64_t row, Range cols, T* s) const {
+  /// The bias of a query's scores, side by side. Null: none.
+  const std::byte* bias_row(std::int64_t head, std::int64_t row, Range cols) const {
+    const AttentionPiece::Scores& b = p.bias;
+    if (b.data == nullptr) return nullptr;
+    const std::byte* const from = b.data + head * b.head + row * b.row + cols.first * b.col;
+    if (b.col == size && b.dtype == dtype_of<T>) return from;
+    T* const copy = elements(p.staged_bias);
+    for (std::int64_t j = 0; j < cols.size(); ++j)
+      copy[j] = b.dtype == DType::float32 ? static_cast<T>(load_element<float>(from + j * b.col))
+                                          : static_cast<T>(load_element<double>(from + j * b.col));
+    return p.staged_bias;
+  }
+
+  /// Its mask, in memory for whole vectors.
+  const std::byte* mask_row(std::int64_t head, std::int64_t row, Range cols) const {
     const AttentionPiece::Scores& m = p.mask;
-    const std::byte* from = m.data + head * m.head + row * m.row + cols.first * m.col;
-    if (m.col != 1) {
-      for (std::int64_t j = 0; j < cols.size(); ++j) p.staging[j] = from[j * m.col];
-      from = p.staging;
+    if (m.data == nullptr) return nullptr;
+    const std::byte* const from = m.data + head * m.head + row * m.row + cols.first * m.col;
+    if (m.col == 1 && cols.size() % width == 0) return from;
+    for (std::int64_t j = 0; j < cols.size(); ++j) p.staged_mask[j] = from[j * m.col];
+    return p.staged_mask;
+  }
+
+  /// Scores before and after those of `shown` become -inf.
+  static void hide(T* s, Range shown, std::int64_t end) {
+    const Reg lowest = V::fill(minus_infinity);
+    for (std::int64_t j = 0; j < shown.first; j += width) {
+      const Reg beyond = V::sub(V::iota(), V::fill(static_cast<T>(shown.first - j)));  // negative: hidden
+      V::store(s + j, V::select_negative(beyond, lowest, V::load(s + j)));
     }
-    std::int64_t j = 0;
-    for (; j + width <= cols.size(); j += width)
-      V::store(s + j, V::select_negative(V::zero_bytes(from + j), V::fill(minus_infinity), V::load(s + j)));
-    for (; j < cols.size(); ++j)
-      if (from[j] == std::byte{0}) s[j] = minus_infinity;
+    for (std::int64_t j = shown.last / width * width; j < end; j += width) {
+      const Reg left = V::sub(V::fill(static_cast<T>(shown.last - 1 - j)), V::iota());
+      V::store(s + j, V::select_negative(left, lowest, V::load(s + j)));
+    }
   }
 
   /// NaN is passed over.
@@ -266,17 +320,18 @@ class Attention {
     return reduce_max<V>(V::max(even, odd));
   }
 
-  /// Turns `count` scores of query i into probabilities relative to its largest score so far. What was summed relative
-  /// to a smaller one shrinks.
+  /// `here` is the largest of some more scores of query i. Probabilities are relative to the largest so far, or to one
+  /// a little smaller: only when it grows by more than kSlack does what was summed shrink.
+  void raise(std::int64_t i, T here) const {
+    if (!(here * factor > maximum(i) * factor + kSlack)) return;
+    const Reg shrink = exp2_below<V>(V::fill(maximum(i) * factor - here * factor));
+    V::store(total(i), V::mul(V::load(total(i)), shrink));
+    for (std::int64_t d = 0; d < p.value_depth; d += width) V::store(sums(i) + d, V::mul(V::load(sums(i) + d), shrink));
+    maximum(i) = here;
+  }
+
+  /// Turns `count` scores of query i into probabilities relative to its maximum.
   void weigh(std::int64_t i, std::int64_t count, T* s) const {
-    const T here = largest(count, s);
-    if (here > maximum(i)) {
-      const Reg shrink = exp2_below<V>(V::fill(maximum(i) * factor - here * factor));
-      V::store(total(i), V::mul(V::load(total(i)), shrink));
-      for (std::int64_t d = 0; d < p.value_depth; d += width)
-        V::store(sums(i) + d, V::mul(V::load(sums(i) + d), shrink));
-      maximum(i) = here;
-    }
     const T top = maximum(i) == minus_infinity ? 0 : maximum(i);
     const Reg scale = V::fill(factor);
     if (top * factor < kNear && top * factor > -kNear) {
@@ -287,6 +342,9 @@ class Attention {
       exponentiate(i, count, s, [&](Reg x) __attribute__((always_inline)) { return V::mul(V::sub(x, shift), scale); });
     }
   }
+
+  // Probabilities stay below 2^kSlack.
+  static constexpr T kSlack = 4;
 
   // Up to here the rounding of the largest exponent is far below 1; beyond, scores are subtracted first.
   static constexpr T kNear = 65536;
@@ -364,6 +422,7 @@ class Attention {
       }
       transform(head, row, keys, s);
       for (std::int64_t j = 0; j < keys.size(); ++j) sees[j] = s[j] != minus_infinity;
+      raise(i, largest(keys.size(), s));
       weigh(i, keys.size(), s);
       for (std::int64_t j = 0; j < keys.size(); ++j) {
         if (!sees[j]) continue;

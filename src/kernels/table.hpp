@@ -38,12 +38,12 @@ struct MatmulTBlock {
   std::int64_t rows, cols, depth;
   std::int64_t run_length;  // so many terms are summed one after another
   std::byte* out;
-  std::int64_t out_row, out_col;  // any strides; vector stores where out_col is the element size
-  bool accumulate;                // start is out[r, c], else 0
-  bool finish;                    // finish(x) is activation(x + bias), else x
-  const std::byte* bias;          // null: none. bias_col is 0 (a bias per row) or the element size (per column)
-  std::int64_t bias_row, bias_col;
-  Activation activation;
+  std::int64_t out_row, out_col;    // any strides; vector stores where out_col is the element size
+  bool accumulate;                  // start is out[r, c], else 0
+  bool finish = false;              // finish(x) is activation(x + bias), else x
+  const std::byte* bias = nullptr;  // null: none. bias_col is 0 (a bias per row) or the element size (per column)
+  std::int64_t bias_row = 0, bias_col = 0;
+  Activation activation = Activation::none;
 };
 
 /// out[r, c] = activation(sum_k left[r, k] · right[k, c] + bias[r, c]), read in place. Strides in bytes; those of the
@@ -106,16 +106,22 @@ struct AttentionPiece {
   const double* slopes;  // null: none; else one for each head
   const double* sinks;   // likewise
 
+  // The operands of the piece that probably follows; null: none does.
+  const std::byte* next_q;
+  const std::byte* next_k;
+  const std::byte* next_v;
+
   // Working memory, aligned to 64 bytes; its sizes are those of Memory in operations/attention.cpp.
   std::int64_t block_kv;  // keys that are packed and met at a time, at most kMostKeys
-  std::byte* packed_q;
+  std::byte* queries;     // those of a tile, kScoreRow elements each
   std::byte* packed_k;
-  std::byte* packed_v;  // null: columns of v are adjacent, and it is read in place
-  std::byte* scores;    // kScoreRow elements for each row of a tile
-  std::byte* staging;   // a row of bias or mask
-  std::byte* maxima;    // per query
-  std::byte* totals;    // a vector per query
-  std::byte* sums;      // sum_row bytes per query
+  std::byte* packed_v;     // null: columns of v are adjacent, and it is read in place
+  std::byte* scores;       // kScoreRow elements for each row of a tile
+  std::byte* staged_bias;  // a row of it
+  std::byte* staged_mask;  // likewise
+  std::byte* maxima;       // per query
+  std::byte* totals;       // a vector per query
+  std::byte* sums;         // sum_row bytes per query
   std::int64_t sum_row;
 };
 

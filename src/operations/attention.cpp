@@ -196,7 +196,7 @@ struct Cut {
 
 /// The working memory of a thread: where its parts lie.
 struct Memory {
-  std::int64_t packed_q, packed_k, packed_v, scores, staging, maxima, totals, sums;
+  std::int64_t queries, packed_k, packed_v, scores, staged_bias, staged_mask, maxima, totals, sums;
   std::int64_t sum_row;
   std::int64_t bytes = 0;
 
@@ -206,19 +206,19 @@ struct Memory {
     const std::int64_t tile_rows = matmul_t_constants(isa, dtype).tile_rows;
     const std::int64_t width = vector_width(isa, dtype);
     const std::int64_t tile_cols = matmul_t_constants(isa, dtype).tile_vectors * width;
-    const std::int64_t queries = cut.heads * cut.rows;
-    const std::int64_t tiles = cut.heads * ceil_divide(cut.rows, tile_rows);
+    const std::int64_t rows = cut.heads * cut.rows;
     const std::int64_t depth = call.q_heads.cols;
     const std::int64_t value_depth = round_up(std::min(call.v_heads.cols, kUnbounded), tile_cols);
     sum_row = value_depth * size;
-    packed_q = place(tiles * tile_rows * size, depth);
+    queries = place(tile_rows * size, kScoreRow);
     packed_k = place(round_up(block_kv, tile_cols) * size, depth);
     packed_v = place(pack_v ? block_kv * size : 0, value_depth);
     scores = place(tile_rows * size, kScoreRow);
-    staging = place(size, kScoreRow);
-    maxima = place(size, queries);
-    totals = place(width * size, queries);
-    sums = place(sum_row, queries);
+    staged_bias = place(size, kScoreRow);
+    staged_mask = place(1, kScoreRow);
+    maxima = place(size, rows);
+    totals = place(width * size, rows);
+    sums = place(sum_row, rows);
   }
 
  private:
@@ -369,19 +369,31 @@ void run_attention(const AttentionCall& call, const TensorView& out, const std::
   const std::int64_t right = std::min(o.window_right.value_or(kUnbounded), o.causal == Causal::no ? kUnbounded : 0);
   const std::int64_t group = q.heads / k.heads;
 
+  struct Place {
+    std::int64_t row, head_part, key_head, index;
+  };
+  const auto place = [&](std::int64_t number) {
+    return Place{.row = number % cut.row_parts * cut.rows,
+                 .head_part = number / cut.row_parts % cut.head_parts,
+                 .key_head = number / (cut.row_parts * cut.head_parts) % k.heads,
+                 .index = number / (cut.row_parts * cut.head_parts * k.heads)};
+  };
+  const auto first_head = [&](const Place& at) { return at.key_head * group + at.head_part * cut.heads; };
   const auto make_piece = [&](std::int64_t number, std::byte* own) {
-    const std::int64_t row_part = number % cut.row_parts;
-    const std::int64_t head_part = number / cut.row_parts % cut.head_parts;
-    const std::int64_t key_head = number / (cut.row_parts * cut.head_parts) % k.heads;
-    const std::int64_t index = number / (cut.row_parts * cut.head_parts * k.heads);
-    const std::int64_t row = row_part * cut.rows;
-    const std::int64_t head = key_head * group + head_part * cut.heads;
+    const Place here = place(number);
+    const auto [row, head_part, key_head, index] = here;
+    const std::int64_t head = first_head(here);
     const std::int64_t keys = o.kv_lengths.empty() ? k.rows : o.kv_lengths[static_cast<std::size_t>(index)];
     const auto at = batch.offsets(index);
     const auto scores = [&](AttentionPiece::Scores s, std::int64_t offset) {
       if (s.data != nullptr) s.data += offset + head * s.head + row * s.row;
       return s;
     };
+    // The next piece is most likely this thread's too.
+    const bool follows = number + 1 < pieces;
+    const Place next = follows ? place(number + 1) : Place{};
+    const auto next_at = batch.offsets(next.index);
+    const bool same_keys = next.key_head == key_head && next.index == index;
     return AttentionPiece{
         .heads = std::min(cut.heads, group - head_part * cut.heads),
         .rows = std::min(cut.rows, q.rows - row),
@@ -414,12 +426,16 @@ void run_attention(const AttentionCall& call, const TensorView& out, const std::
         .bias = scores(bias, at[kBias]),
         .slopes = slopes.empty() ? nullptr : slopes.data() + head,
         .sinks = sinks.empty() ? nullptr : sinks.data() + head,
+        .next_q = follows ? call.q.data + next_at[kQ] + first_head(next) * q.head + next.row * q.row : nullptr,
+        .next_k = follows && !same_keys ? call.k.data + next_at[kK] + next.key_head * k.head : nullptr,
+        .next_v = follows && !same_keys ? call.v.data + next_at[kV] + next.key_head * v.head : nullptr,
         .block_kv = block_kv,
-        .packed_q = own + memory.packed_q,
+        .queries = own + memory.queries,
         .packed_k = own + memory.packed_k,
         .packed_v = pack_v ? own + memory.packed_v : nullptr,
         .scores = own + memory.scores,
-        .staging = own + memory.staging,
+        .staged_bias = own + memory.staged_bias,
+        .staged_mask = own + memory.staged_mask,
         .maxima = own + memory.maxima,
         .totals = own + memory.totals,
         .sums = own + memory.sums,

