@@ -211,6 +211,7 @@ def path(library):
 OPERATION = Operation(
     name="double",
     title="2x",
+    sizes="numbers",
     path=f"{__name__}:OPERATION",
     case=Double,
     parse=lambda text: Double(int(text)),

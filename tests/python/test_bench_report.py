@@ -36,7 +36,7 @@ def line_of(ours, peers, *, rounds=10, size=64, **changes):
 
 def report_of(*lines, **fields):
     """A report of lines."""
-    return Report("matmul-t", "(A·B)ᵀ", {"cpus": 2}, lines=list(lines), **fields)
+    return Report("matmul-t", "(A·B)ᵀ", {"cpus": 2}, lines=list(lines), sizes="M×K×N", **fields)
 
 
 def test_ratio_against_the_fastest():
@@ -170,6 +170,13 @@ def test_saved_and_loaded(tmp_path):
     assert line["ratios"]["allocated"] is None
     assert line["verdict"] == "2.00 times as fast"
     assert line["entries"][0]["median"] == {"value": 1e-5, "low": 1e-5, "high": 1e-5}
+
+
+def test_a_report_from_before_sizes_were_named_is_read(tmp_path):
+    content = json.loads(report_of(line_of(1e-5, {})).to_json())
+    del content["sizes"]
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    assert markdown(Report.load(tmp_path / "old.json")).startswith("| sizes |")
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"schema": 99}', "3"])

@@ -369,6 +369,7 @@ GOALS: tuple[Goal[Attention], ...] = (
 OPERATION = Operation(
     name="attention",
     title="Attention",
+    sizes="batch×heads×length×depth",
     path=f"{__name__}:OPERATION",
     case=Attention,
     parse=parse,

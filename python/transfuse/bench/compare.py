@@ -90,7 +90,7 @@ def run(
     loaded: dict[str, libraries.Library] = {one: operation.find(path)() for one, path in paths.items()}
     versions = {library.label: library.version() for library in loaded.values()}
     described = machine.describe() | {"libraries": versions, "tier": settings.isa or _core.current_isa()}
-    report = Report(found.name, found.title, described, dataclasses.asdict(settings), absent)
+    report = Report(found.name, found.title, described, dataclasses.asdict(settings), absent, sizes=found.sizes)
     try:
         for count in counts:
             with Bench(found, paths, count, settings, report.absent, progress) as bench:

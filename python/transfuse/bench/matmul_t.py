@@ -395,6 +395,7 @@ GOALS: tuple[Goal[MatmulT], ...] = (
 OPERATION = Operation(
     name="matmul-t",
     title="(A·B)ᵀ",
+    sizes="M×K×N",
     path=f"{__name__}:OPERATION",
     case=MatmulT,
     parse=parse,

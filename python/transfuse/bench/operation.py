@@ -65,10 +65,14 @@ C = TypeVar("C", bound=Case)
 
 @dataclass(frozen=True)
 class Operation(Generic[C]):
-    """An operation as the benchmark sees it. `path` is where a worker finds it: "module:attribute"."""
+    """An operation as the benchmark sees it.
+
+    `path` is where a worker finds it: "module:attribute". `sizes` says what the sizes of its cases are: "M×K×N".
+    """
 
     name: str
     title: str
+    sizes: str
     path: str
     case: type[C]
     parse: Callable[[str], C]

@@ -257,6 +257,8 @@ class Report:
         Libraries that took no part, with the reason.
     lines : list of Line
     interrupted : bool
+    sizes : str
+        What the sizes of the lines are: "M×K×N".
     """
 
     operation: str
@@ -266,6 +268,7 @@ class Report:
     absent: dict[str, str] = field(default_factory=dict)
     lines: list[Line] = field(default_factory=list)
     interrupted: bool = False
+    sizes: str = "sizes"
 
     def geometric_mean(self) -> float | None:
         """Of the ratios of all lines, in their headline columns."""

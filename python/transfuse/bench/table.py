@@ -56,9 +56,6 @@ class Row:
     style: str
 
 
-SIZES = {"matmul-t": "M×K×N", "attention": "batch×heads×length×depth"}
-"""What the sizes of an operation's cases are."""
-
 HEADINGS = {
     "case": "sizes",
     "dtype": "dtype",
@@ -128,7 +125,7 @@ def _text(ratio: Estimate | None) -> str:
 
 
 def _headings(report: Report) -> dict[str, str]:
-    return HEADINGS | {"case": SIZES.get(report.operation, HEADINGS["case"])}
+    return HEADINGS | {"case": report.sizes}
 
 
 def table(report: Report, *, width: int = FULL_WIDTH) -> rich.table.Table:
