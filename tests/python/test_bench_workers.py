@@ -311,7 +311,7 @@ def test_worker_errors():
         with pytest.raises(RequestFailed, match="AttributeError"):
             worker.ask("dance", seconds=30)
         worker.pause()
-        with pytest.raises(TooSlow, match="no answer within 0.01 s"):
+        with pytest.raises(TooSlow, match=r"no answer within 0\.01 s"):
             worker.ask("start", seconds=0.01)
         worker.resume()
         assert worker.receive(seconds=30) == {}  # the answer that came late
