@@ -18,13 +18,22 @@ void require_positive(std::int64_t value, const char* argument) {
   if (value < 1) throw ValueError(std::string(argument) + ": expected at least 1, got " + std::to_string(value));
 }
 
-std::int64_t fma_probe(const std::string& isa, const std::string& dtype, int threads, std::int64_t rounds) {
-  const auto probe = kernels(require_isa(isa, "isa")).fma_probe[static_cast<int>(read_dtype(dtype))];
+/// Calls the probe on each of the threads and adds up what it returns.
+template <class Probe>
+std::int64_t total(Probe probe, int threads, std::int64_t rounds) {
   require_positive(threads, "threads");
   const ReleasedLock released;
-  std::atomic<std::int64_t> operations{0};
-  parallel_for(threads, threads, [&](std::int64_t) { operations += probe(rounds); });
-  return operations;
+  std::atomic<std::int64_t> sum{0};
+  parallel_for(threads, threads, [&](std::int64_t) { sum += probe(rounds); });
+  return sum;
+}
+
+std::int64_t fma_probe(const std::string& isa, const std::string& dtype, int threads, std::int64_t rounds) {
+  return total(kernels(require_isa(isa, "isa")).fma_probe[static_cast<int>(read_dtype(dtype))], threads, rounds);
+}
+
+std::int64_t softmax_probe(const std::string& isa, const std::string& dtype, int threads, std::int64_t rows) {
+  return total(kernels(require_isa(isa, "isa")).softmax_probe[static_cast<int>(read_dtype(dtype))], threads, rows);
 }
 
 /// The piece of a buffer that one of `threads` threads works on: whole cache lines.
@@ -76,6 +85,8 @@ double region_probe(int threads) {
 void define_probes(py::module_& m) {
   m.def("fma_probe", &fma_probe, py::arg("isa"), py::arg("dtype"), py::arg("threads"), py::arg("rounds"),
         "Rounds of multiply-adds in registers on each of the threads; returns the floating-point operations done.");
+  m.def("softmax_probe", &softmax_probe, py::arg("isa"), py::arg("dtype"), py::arg("threads"), py::arg("rows"),
+        "The softmax pass of attention over rows of scores in L1 on each of the threads; returns the scores done.");
   m.def("memory_probe", &memory_probe, py::arg("isa"), py::arg("read"), py::arg("write"), py::arg("threads"),
         py::arg("passes"), py::arg("stream"),
         "Reads the whole cache lines of one contiguous array and writes ones over those of another, `passes` times; "

@@ -11,6 +11,7 @@ constinit const KernelTable table{
     .matmul_t = {matmul_t_kernels<Vec<float>>, matmul_t_kernels<Vec<double>>},
     .attention = {Attention<Vec<float>>::attend, Attention<Vec<double>>::attend},
     .fma_probe = {fma_probe<Vec<float>>, fma_probe<Vec<double>>},
+    .softmax_probe = {softmax_probe<Vec<float>>, softmax_probe<Vec<double>>},
     .memory_probe = memory_probe<Vec<float>>,
 };
 

@@ -1,9 +1,11 @@
-// The limits of one core: arithmetic and memory.
+// The limits of one core: arithmetic, softmax and memory.
 #pragma once
 
 #include <cstdint>
 
 #include "kernels/table.hpp"
+#include "simd/math.hpp"
+#include "simd/reduce.hpp"
 #include "simd/unroll.hpp"
 
 namespace transfuse {
@@ -25,6 +27,36 @@ std::int64_t fma_probe(std::int64_t rounds) {
     });
   }
   return rounds * chains * V::width * 2;
+}
+
+/// As long a row as a block of keys is. It is read from one place and written to another, so that every row is the
+/// same.
+template <class V>
+std::int64_t softmax_probe(std::int64_t rows) {
+  using T = typename V::T;
+  constexpr int keys = 256;
+  constexpr int step = 2 * V::width;  // two chains, because a maximum takes longer than a load
+  alignas(64) T scores[keys];
+  alignas(64) T probabilities[keys];
+  for (int j = 0; j < keys; ++j) scores[j] = static_cast<T>(j * 37 % keys) / 16;
+  const auto scale = V::fill(static_cast<T>(0.18));  // log2(e) / √64
+  for (std::int64_t row = 0; row < rows; ++row) {
+    asm volatile("" : : "r"(scores), "r"(probabilities) : "memory");  // somebody else wrote the one and reads the other
+    auto even = V::load(scores), odd = V::load(scores + V::width);
+    for (int j = step; j < keys; j += step) {
+      even = V::max(V::load(scores + j), even);
+      odd = V::max(V::load(scores + j + V::width), odd);
+    }
+    const auto shift = V::mul(V::fill(-reduce_max<V>(V::max(even, odd))), scale);
+    auto sum = V::zero();
+    for (int j = 0; j < keys; j += V::width) {
+      const auto probability = exp2_below<V>(V::fma(V::load(scores + j), scale, shift));
+      V::store(probabilities + j, probability);
+      sum = V::add(sum, probability);
+    }
+    asm volatile("" : : "x"(sum));  // nobody else wants it
+  }
+  return rows * keys;
 }
 
 template <class V>

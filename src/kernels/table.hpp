@@ -129,6 +129,10 @@ struct AttentionPiece {
 /// add in the scalar tier) and returns how many floating-point operations that were.
 using FmaProbe = std::int64_t (*)(std::int64_t rounds);
 
+/// The limit of a softmax on one core: runs the pass of attention over `rows` rows of scores in L1 (largest score,
+/// powers of two of the scaled differences, their sum) and returns how many scores that were.
+using SoftmaxProbe = std::int64_t (*)(std::int64_t rows);
+
 /// The memory limit: reads one piece of memory and then writes another, whole cache lines only. `stream` writes past
 /// the caches, which is faster where the memory does not fit them.
 struct MemoryProbe {
@@ -143,6 +147,7 @@ struct KernelTable {
   MatmulTKernels matmul_t[kDTypeCount];
   void (*attention[kDTypeCount])(const AttentionPiece&);
   FmaProbe fma_probe[kDTypeCount];
+  SoftmaxProbe softmax_probe[kDTypeCount];
   void (*memory_probe)(const MemoryProbe&);
 };
 

@@ -37,6 +37,7 @@ def test_sizes_that_are_none(text):
 def test_flops_count_the_pairs_that_are_seen(option):
     case = Attention(3, 2, 10, 8, option=option, window=4 if option == "window" else 0)
     pairs = sum(int((case.seen & (np.arange(10) < length)).sum()) for length in case.lengths)
+    assert case.scores == 2 * pairs
     assert case.flops == 4 * 2 * pairs * 8
 
 

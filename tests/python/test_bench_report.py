@@ -144,6 +144,30 @@ def test_shares_of_the_limits():
     assert tiny.share_of_bandwidth(tiny.ours("out")) is None
 
 
+def test_the_ceiling_that_a_softmax_leaves():
+    flops = 4.0 * 64 * 1e6
+    # Products: 2.56 ms at the peak; the softmax of a million scores: 0.64 ms.
+    fields = {"flops": flops, "scores": 1e6, "peak_flops": [1e11] * 9, "peak_scores": [1e6 / 0.64e-3] * 9}
+    line = line_of(4e-3, {"torch": 8e-3}, rounds=9, **fields)
+    assert line.ceiling == pytest.approx(0.8)
+    assert row(line).share == "64% FMA (of 80%)"
+    line.peak_scores[0] = 1.0
+    assert line.ceiling == pytest.approx(0.8), "the median"
+    line.clean[1:4] = [False] * 3
+    line.peak_scores[1:4] = [1.0] * 3
+    assert line.ceiling == pytest.approx(0.8), "of the rounds that count"
+    assert line_of(1e-5, {"numpy": 2e-5}).ceiling is None
+    assert json.loads(report_of(line).to_json())["lines"][0]["ceiling"] == pytest.approx(0.8)
+    assert json.loads(report_of(line_of(1e-5, {})).to_json())["lines"][0]["ceiling"] is None
+
+
+def test_the_nearer_limit_counts_the_softmax():
+    fields = {"flops": 6e8, "scores": 1e6, "peak_flops": [1e12] * 9, "peak_scores": [2.5e9] * 9, "bytes": 7e7}
+    line = line_of(1e-3, {"torch": 1e-3}, rounds=9, **fields)
+    assert line.ceiling == pytest.approx(0.6)
+    assert row(line).share == "60% FMA (of 60%)"
+
+
 def test_close_lines():
     assert is_close(line_of(1.0, {"numpy": 1.09}))
     assert is_close(line_of(1.0, {"numpy": 0.91}))
@@ -223,7 +247,20 @@ def test_narrow_tables_keep_what_matters_most():
     assert len(narrow.columns) < len(wide.columns)
     shown = rich.console.Console(width=120, record=True, file=io.StringIO())
     shown.print(narrow)
-    assert "allocated –" in shown.export_text(), "both columns of the ratio are there"
+    text = shown.export_text()
+    assert "allocated –" in text, "both columns of the ratio are there"
+    assert "float32, 1 thread" in text, "what all lines share is said once"
+    report.lines.append(line_of(1e-5, {"numpy": 2e-5}, threads=2))
+    assert "threads" in {column.header for column in table(report, width=100).columns}
+
+
+def test_narrow_tables_show_the_only_ratio_that_there_is():
+    line = line_of(1e-5, {"jax": 3e-5})
+    for entry in line.entries:
+        entry.writes_out = False
+    shown = rich.console.Console(width=80, record=True, file=io.StringIO())
+    shown.print(table(report_of(line), width=80))
+    assert "3.00 [3.00, 3.00]" in shown.export_text()
 
 
 def test_remarks_name_everyone_who_is_missing():

@@ -12,6 +12,13 @@ def test_fma_probe_counts_its_operations(tier, dtype):
     assert operations[1] == 2 * operations[0]
 
 
+def test_softmax_probe_counts_its_scores(tier, dtype):
+    scores = [_core.softmax_probe(tier, dtype.name, threads, 100) for threads in (1, 2)]
+    assert scores[0] > 0
+    assert scores[0] % 100 == 0
+    assert scores[1] == 2 * scores[0]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("offset", [0, 4, 16, 60])

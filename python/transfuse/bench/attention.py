@@ -89,6 +89,11 @@ class Attention:
     @property
     def flops(self) -> float:
         """Of the two products, for the pairs of a query and a key that it sees."""
+        return 4.0 * self.scores * self.depth
+
+    @property
+    def scores(self) -> float:
+        """Pairs of a query and a key that it sees, in all heads."""
         if self.option == "padding":
             pairs = self.queries * sum(self.lengths)
         elif self.option in ("causal", "window"):
@@ -97,7 +102,7 @@ class Attention:
             pairs = self.batch * sum(min(first + i + 1, longest) for i in range(self.queries))
         else:
             pairs = self.batch * self.queries * self.keys
-        return 4.0 * self.heads * pairs * self.depth
+        return float(self.heads * pairs)
 
     def traffic(self, itemsize: int) -> tuple[int, int]:
         """Read q, k, v (and the bias), write the result."""

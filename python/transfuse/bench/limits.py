@@ -1,6 +1,7 @@
 """What the machine can do at most, measured in the same rounds as the products."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,11 +27,14 @@ class Limit:
     bytes_per_second : float
         Bandwidth at the given footprint: as many bytes read and written as the operation must, in memory allocated like
         its arrays, with whichever stores (through or past the caches) are faster. 0 for less than 4 KiB.
+    scores_per_second : float
+        Of the softmax of attention, over rows of scores in L1. 0 where nobody asked for it.
     """
 
     region_seconds: float
     flops_per_second: float
     bytes_per_second: float
+    scores_per_second: float
 
 
 class Limits:
@@ -40,23 +44,25 @@ class Limits:
         self._threads = threads
         self._read = self._write = np.empty(0, np.uint8)
         self._passes = 1
-        self._rounds = 1000
+        self._rounds: dict[Callable[..., int], int] = {_core.fma_probe: 1000, _core.softmax_probe: 100}
 
-    def measure(self, dtype: str, read: int, write: int) -> Limit:
-        """Measure for `dtype` and for as many bytes read and written."""
+    def measure(self, dtype: str, read: int, write: int, *, softmax: bool = False) -> Limit:
+        """Measure for `dtype` and for as many bytes read and written; the softmax too if it is asked for."""
         region = sorted(_core.region_probe(self._threads) for _ in range(3))[1]
-        return Limit(region, self._flops(dtype), self._bandwidth(read, write))
+        scores = self._rate(_core.softmax_probe, dtype) if softmax else 0.0
+        return Limit(region, self._rate(_core.fma_probe, dtype), self._bandwidth(read, write), scores)
 
-    def _flops(self, dtype: str) -> float:
+    def _rate(self, probe: Callable[..., int], dtype: str) -> float:
+        """What a probe of arithmetic does per second, on all threads together."""
         isa = _core.current_isa()
-        _core.fma_probe(isa, dtype, self._threads, 100)
+        probe(isa, dtype, self._threads, 100)
         while True:
             start = time.perf_counter()
-            operations = _core.fma_probe(isa, dtype, self._threads, self._rounds)
+            done = probe(isa, dtype, self._threads, self._rounds[probe])
             seconds = time.perf_counter() - start
             if seconds >= PROBE_SECONDS / 2:
-                return operations / seconds
-            self._rounds *= 2
+                return done / seconds
+            self._rounds[probe] *= 2
 
     def _bandwidth(self, read: int, write: int) -> float:
         if read + write < LEAST_FOOTPRINT:

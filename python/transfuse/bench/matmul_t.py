@@ -78,6 +78,11 @@ class MatmulT:
         """A multiplication and an addition for each term."""
         return 2.0 * math.prod(self.sizes)
 
+    @property
+    def scores(self) -> float:
+        """There is no softmax in it."""
+        return 0.0
+
     def batch_of(self, operand: str) -> tuple[int, ...]:
         """The batch dimensions of "a" or "b"."""
         return () if operand == self.shared else self.batch

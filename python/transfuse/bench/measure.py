@@ -176,7 +176,9 @@ class Bench:
         Interrupted
         """
         read, write = case.traffic(np.dtype(dtype).itemsize)
-        line = Line(case.label, case.name, case.sizes, dtype, self._threads, case.flops, read + write)
+        line = Line(
+            case.label, case.name, case.sizes, dtype, self._threads, case.flops, read + write, scores=case.scores
+        )
         self._deaths: dict[str, int] = {}
         try:
             self._repeat(line, case, 0)
@@ -298,17 +300,18 @@ class Bench:
         fewest = -(-FEWEST_ROUNDS // share)
         clean = done = 0
         while clean < self._settings.rounds and (done < fewest or time.monotonic() < end):
-            limit = self._limit(line, read, write)
+            limit = self._limit(line, read, write, softmax=line.scores > 0)
             samples, quiet = self._round(line, runners)
             quiet &= max(limit["region_seconds"], self._limit(line, 0, 0)["region_seconds"]) <= REGION_SECONDS
-            line.add_round(samples, quiet, repetition, limit["flops_per_second"], limit["bytes_per_second"])
+            peaks = (limit[f"{what}_per_second"] for what in ("flops", "bytes", "scores"))
+            line.add_round(samples, quiet, repetition, *peaks)
             runners = [runner for runner in runners if runner.entry.state == "measured"]
             clean, done = clean + quiet, done + 1
             if done == HOPELESS_ROUNDS:
                 runners = without_hopeless(runners)
 
-    def _limit(self, line: Line, read: int, write: int) -> dict[str, float]:
-        answer = self._ask_limits("probe", REQUEST_SECONDS, dtype=line.dtype, read=read, write=write)
+    def _limit(self, line: Line, read: int, write: int, *, softmax: bool = False) -> dict[str, float]:
+        answer = self._ask_limits("probe", REQUEST_SECONDS, dtype=line.dtype, read=read, write=write, softmax=softmax)
         return {name: float(value) for name, value in answer.items()}
 
     def _round(self, line: Line, runners: list[_Runner]) -> tuple[list[tuple[Entry, float]], bool]:

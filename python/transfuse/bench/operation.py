@@ -55,6 +55,11 @@ class Case(Protocol):
         """Floating-point operations of a call, additions and multiplications counted apart."""
         ...
 
+    @property
+    def scores(self) -> float:
+        """Numbers that a softmax is taken of, besides `flops`; 0 for an operation without one."""
+        ...
+
     def traffic(self, itemsize: int) -> tuple[int, int]:
         """Bytes that a call must read and write at least."""
         ...

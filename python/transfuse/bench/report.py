@@ -18,6 +18,9 @@ OURS = "transfuse"
 FEWEST_ROUNDS = 5
 """Rounds that a verdict needs."""
 
+ALLOCATED = " (result allocated)"
+"""What a verdict adds where no peer can write into a given array."""
+
 State = Literal["measured", "left", "stopped", "failed", "wrong"]
 Column = Literal["out", "allocated"]
 COLUMNS: tuple[Column, ...] = ("out", "allocated")
@@ -82,13 +85,16 @@ class Line:
     threads : int
     flops, bytes : float
         What a call computes, and moves at least.
+    scores : float
+        Numbers that a softmax is taken of; 0 for none.
     entries : list of Entry
     clean : list of bool
         Rounds in which no foreign job was seen on a core; the others do not count.
     groups : list of int
         The repetition of each round: a close line is repeated with memory allocated anew.
-    peak_flops, peak_bytes : list of float
-        FMA peak and bandwidth at the same footprint, per second, in each round.
+    peak_flops, peak_bytes, peak_scores : list of float
+        FMA peak, bandwidth at the same footprint and softmax of scores in L1 (0 without scores), per second, in each
+        round.
     tolerance : float
         Largest error that was accepted.
     note : str
@@ -109,12 +115,20 @@ class Line:
     groups: list[int] = field(default_factory=list)
     peak_flops: list[float] = field(default_factory=list)
     peak_bytes: list[float] = field(default_factory=list)
+    peak_scores: list[float] = field(default_factory=list)
     tolerance: float = 0.0
     note: str = ""
     complete: bool = True
+    scores: float = 0.0
 
     def add_round(
-        self, samples: list[tuple[Entry, float]], clean: bool, group: int, peak_flops: float, peak_bytes: float
+        self,
+        samples: list[tuple[Entry, float]],
+        clean: bool,
+        group: int,
+        peak_flops: float,
+        peak_bytes: float,
+        peak_scores: float,
     ) -> None:
         """Add what a round measured; entries without a sample took no part in it."""
         for entry in self.entries:
@@ -125,6 +139,7 @@ class Line:
         self.groups.append(group)
         self.peak_flops.append(peak_flops)
         self.peak_bytes.append(peak_bytes)
+        self.peak_scores.append(peak_scores)
 
     @property
     def dropped(self) -> int:
@@ -184,6 +199,14 @@ class Line:
         """GFLOP/s over the FMA peak of the same run."""
         return self.flops / self.seconds_of(entry) / self._median(self.peak_flops)
 
+    @property
+    def ceiling(self) -> float | None:
+        """The largest share of the FMA peak that the softmax, measured by itself, leaves; None without one."""
+        if not self.scores or not self.peak_scores:
+            return None
+        products = self.flops / self._median(self.peak_flops)
+        return products / (products + self.scores / self._median(self.peak_scores))
+
     def share_of_bandwidth(self, entry: Entry) -> float | None:
         """Bytes per second over the bandwidth at the same footprint, or None where that says nothing."""
         limit = self._median(self.peak_bytes)
@@ -216,7 +239,7 @@ class Line:
             "slower": f"slower: {1 / ratio.value:.{digits}f} times the time",
             "even": "even",
         }[ratio.verdict]
-        return text + (" (result allocated)" if self.headline == "allocated" else "")
+        return text + (ALLOCATED if self.headline == "allocated" else "")
 
     def _contenders(self, column: Column) -> list[Entry]:
         """Those that were timed to the end; "left" ones are known to be slower."""
@@ -281,6 +304,7 @@ class Report:
         for line, described in zip(self.lines, content["lines"], strict=True):
             described["ratios"] = {column: _described(line.ratio(column)) for column in COLUMNS}
             described["verdict"] = line.verdict
+            described["ceiling"] = line.ceiling
             for entry, one in zip(line.entries, described["entries"], strict=True):
                 one["median"] = _described(line.interval_of(entry))
         return json.dumps(content, indent=1, allow_nan=False)

@@ -9,12 +9,13 @@ import rich.text
 
 from transfuse.bench import libraries, operation
 from transfuse.bench.measure import threads_text
-from transfuse.bench.report import Entry, Line, Report
+from transfuse.bench.report import ALLOCATED, Entry, Line, Report
 from transfuse.bench.statistics import Estimate
 
 FULL_WIDTH = 170
 """Columns of a terminal that the whole table needs."""
 DETAILS = ("allocated", "speed", "variation")
+NONE = "–"
 COLORS = {"faster": "green", "slower": "red", "even": "yellow"}
 
 
@@ -32,7 +33,7 @@ class Row:
     ratio, allocated : str
         Ratio and interval where `out` is given, and where the result is allocated.
     speed, share : str
-        In the unit of what limits the line, and over that limit.
+        In the unit of what limits the line, and over that limit; with the attainable share where a softmax lowers it.
     variation : str
         Coefficients of variation of both.
     verdict : str
@@ -98,8 +99,8 @@ def row(line: Line) -> Row:
         name=line.name,
         dtype=line.dtype,
         threads=str(line.threads),
-        ours=duration(line.seconds_of(ours)) if ours else "–",
-        peer=f"{library_label(peer.library)} {duration(line.seconds_of(peer))}" if peer else "–",
+        ours=duration(line.seconds_of(ours)) if ours else NONE,
+        peer=f"{library_label(peer.library)} {duration(line.seconds_of(peer))}" if peer else NONE,
         form=peer.statement if peer else "",
         ratio=_text(line.ratio("out")),
         allocated=_text(line.ratio("allocated")),
@@ -113,15 +114,16 @@ def row(line: Line) -> Row:
 
 def _limit(line: Line, ours: Entry) -> tuple[str, str]:
     """Speed and share of whichever limit, arithmetic or memory, we are closer to."""
-    peak, memory = line.share_of_peak(ours), line.share_of_bandwidth(ours)
+    peak, memory, ceiling = line.share_of_peak(ours), line.share_of_bandwidth(ours), line.ceiling
     seconds = line.seconds_of(ours)
-    if memory is not None and memory > peak:
+    if memory is not None and memory > peak / (ceiling or 1):
         return f"{line.bytes / seconds / 1e9:.3g} GB/s", f"{memory:.0%} memory"
-    return f"{line.flops / seconds / 1e9:.3g} GFLOP/s", f"{peak:.0%} FMA"
+    attainable = f" (of {ceiling:.0%})" if ceiling else ""
+    return f"{line.flops / seconds / 1e9:.3g} GFLOP/s", f"{peak:.0%} FMA{attainable}"
 
 
 def _text(ratio: Estimate | None) -> str:
-    return f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio else "–"
+    return f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio else NONE
 
 
 def _headings(report: Report) -> dict[str, str]:
@@ -129,25 +131,45 @@ def _headings(report: Report) -> dict[str, str]:
 
 
 def table(report: Report, *, width: int = FULL_WIDTH) -> rich.table.Table:
-    """For a terminal or a notebook. One narrower than FULL_WIDTH columns gets the columns that matter most."""
-    known = _headings(report)
-    headings = {name: known[name] for name in known if width >= FULL_WIDTH or name not in DETAILS}
+    """For a terminal or a notebook.
+
+    One narrower than FULL_WIDTH columns gets the columns that matter most, and says what all lines share in the title.
+    """
+    wide = width >= FULL_WIDTH
+    rows = [row(line) for line in report.lines]
     tier = report.machine.get("tier", "")
     title = f"{report.title}: transfuse ({tier}) against the fastest peer" if tier else report.title
+    hidden: set[str] = set()
+    if not wide:
+        hidden = set(DETAILS)
+        if len({(line.dtype, line.threads) for line in report.lines}) == 1:
+            hidden |= {"dtype", "threads"}
+            title += f"\n{report.lines[0].dtype}, {threads_text(report.lines[0].threads)}"
+    headings = {name: heading for name, heading in _headings(report).items() if name not in hidden}
     shown = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD)
     for name, heading in headings.items():
         left = name in ("case", "dtype", "peer", "verdict")
-        shown.add_column(heading, justify="left" if left else "right", no_wrap=name in ("dtype", "ours", "ratio"))
-    for one in map(row, report.lines):
+        whole = name in ("dtype", "ours", "ratio")
+        shown.add_column(heading, justify="left" if left else "right", no_wrap=whole, overflow="fold")
+    for one in rows:
         cells: dict[str, str | rich.text.Text] = {name: getattr(one, name) for name in headings}
         cells["case"] = rich.text.Text.assemble(one.case, "\n" if one.name else "", (one.name, "dim"))
-        if width >= FULL_WIDTH:
+        cells["verdict"] = rich.text.Text(one.verdict, one.style)
+        if wide:
             cells["peer"] = rich.text.Text.assemble(one.peer, "\n", (one.form, "dim"))
         else:
-            cells["ratio"] = rich.text.Text.assemble(one.ratio, "\n", (f"allocated {one.allocated}", "dim"))
-        cells["verdict"] = rich.text.Text(one.verdict, one.style)
+            cells["ratio"] = _both_ratios(one)
+            cells["share"] = one.share.replace(" (", "\n(")
+            cells["verdict"] = rich.text.Text(one.verdict.removesuffix(ALLOCATED), one.style)
         shown.add_row(*cells.values())
     return shown
+
+
+def _both_ratios(one: Row) -> rich.text.Text:
+    """The ratio where `out` is given above the one where the result is allocated, or the only one that there is."""
+    if one.ratio == NONE != one.allocated:
+        return rich.text.Text.assemble(one.allocated, "\n", ("allocated", "dim"))
+    return rich.text.Text.assemble(one.ratio, "\n", (f"allocated {one.allocated}", "dim"))
 
 
 def markdown(report: Report, columns: Iterable[str] = tuple(HEADINGS)) -> str:

@@ -152,9 +152,9 @@ class Session:
         seconds = timer.timeit(calls)
         return {"seconds": seconds / calls, "waiting": max(0.0, seconds - (time.process_time() - cpu)) / seconds}
 
-    def do_probe(self, dtype: str, read: int, write: int) -> dict[str, Any]:
+    def do_probe(self, dtype: str, read: int, write: int, softmax: bool) -> dict[str, Any]:
         """Measure the machine's limits."""
-        return dataclasses.asdict(self._limits.measure(dtype, read, write))
+        return dataclasses.asdict(self._limits.measure(dtype, read, write, softmax=softmax))
 
 
 def _die_with_parent() -> None:
