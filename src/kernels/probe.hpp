@@ -41,7 +41,8 @@ std::int64_t softmax_probe(std::int64_t rows) {
   for (int j = 0; j < keys; ++j) scores[j] = static_cast<T>(j * 37 % keys) / 16;
   const auto scale = V::fill(static_cast<T>(0.18));  // log2(e) / √64
   for (std::int64_t row = 0; row < rows; ++row) {
-    asm volatile("" : : "r"(scores), "r"(probabilities) : "memory");  // somebody else wrote the one and reads the other
+    // Somebody else wrote the one and reads the other.
+    asm volatile("" : : "r"(&scores[0]), "r"(&probabilities[0]) : "memory");
     auto even = V::load(scores), odd = V::load(scores + V::width);
     for (int j = step; j < keys; j += step) {
       even = V::max(V::load(scores + j), even);

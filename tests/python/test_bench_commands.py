@@ -137,8 +137,10 @@ def test_demo(tmp_path):
     done = run_module("demo", "--seconds", "0.05", "--output", str(picture))
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
-    assert done.stdout.startswith("transfuse computes (A·B)ᵀ")
     assert "Llama-2 rotary node" in done.stdout
+    assert "BERT base" in done.stdout
+    assert "(A·B)ᵀ: transfuse" in done.stdout
+    assert "Attention: transfuse" in done.stdout
     assert f"picture: {picture}" in done.stdout
     assert picture.stat().st_size > 10_000
 

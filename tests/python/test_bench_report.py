@@ -287,7 +287,7 @@ def test_pictures(tmp_path, suffix):
             entry.samples = []
             entry.fail("a call takes more than 5 s", "stopped")
     lines.append(line_of(1e-5, {}, size=64))
-    plot.save(report_of(*lines), tmp_path / f"picture{suffix}")
+    plot.save(tmp_path / f"picture{suffix}", report_of(*lines))
     assert (tmp_path / f"picture{suffix}").stat().st_size > 5000
 
 
@@ -298,7 +298,7 @@ def test_what_a_picture_shows():
         line.entries += [Entry(e.library, e.statement, False, e.samples) for e in line.entries]
     lines += [line_of(1e-6, {"torch": 1e-6}, size=8, threads=2)]
     drawn = plot.figure(report_of(*lines))
-    times, ratios, few, _ = drawn.axes
+    times, ratios, few = drawn.axes
     assert [curve.get_label() for curve in times.get_lines()] == ["transfuse", "NumPy"]
     np.testing.assert_allclose(times.get_lines()[1].get_ydata(), [1.6e-5, 3.2e-5, 6.4e-5])
     assert [label.get_text() for label in ratios.get_yticklabels()] == ["32³", "16³", "8³"]
@@ -306,6 +306,13 @@ def test_what_a_picture_shows():
     assert times.get_ylabel()
     assert ratios.get_xlabel()
     assert few.get_title() == "(A·B)ᵀ, float32, 2 threads"
+
+
+def test_reports_below_each_other():
+    pytest.importorskip("matplotlib")
+    other = Report("attention", "Attention", {}, lines=[line_of(1e-6, {"torch": 1e-6})])
+    drawn = plot.figure(report_of(line_of(1e-6, {"numpy": 2e-6})), other)
+    assert [axes.get_title() for axes in drawn.axes] == ["(A·B)ᵀ, float32, 1 thread", "Attention, float32, 1 thread"]
 
 
 def test_nothing_to_draw():

@@ -4,8 +4,9 @@ import importlib.util
 import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import rich.console
 import rich.live
@@ -14,7 +15,7 @@ import typer
 
 from transfuse import bench
 from transfuse.bench import libraries
-from transfuse.bench.goals import Goal, Judgement, judge, summary
+from transfuse.bench.goals import Judgement, judge, summary
 from transfuse.bench.goals import markdown as judgements_markdown
 from transfuse.bench.goals import table as judgements_table
 from transfuse.bench.measure import threads_text
@@ -27,6 +28,9 @@ FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 PIPE_WIDTH = 180  # columns of a table that no terminal breaks
+
+File = tuple[Path | None, Callable[[Path], None]]
+"""A file, if it is wanted, and what writes it."""
 
 
 class Screen:
@@ -108,8 +112,10 @@ def _add_command(operation: str, description: str, sizes_help: str, suites_help:
                 )
         except (ValueError, RuntimeError, ImportError) as error:
             raise _bad_input(error) from None
-        goals = bench.OPERATIONS[operation].goals.get(suite, ())
-        _conclude(screen.console, report, json=json, plot=plot, markdown=markdown, goals=goals)
+        judged = judge(report, bench.OPERATIONS[operation].goals.get(suite, ()))
+        text = "\n\n".join([bench.markdown(report), *([judgements_markdown(judged)] if judged else [])])
+        files: list[File] = [(json, report.save), (markdown, lambda path: write_whole(path, text.encode() + b"\n"))]
+        _conclude(screen.console, [report], plot=plot, files=files, judged=judged)
 
 
 _add_command(
@@ -134,42 +140,60 @@ def demo(
     screen = Screen()
     drawable = importlib.util.find_spec("matplotlib") is not None
     threads = libraries.default_threads()
+    reports: list[bench.Report] = []
     try:
         _require_writable(output=output)
         if drawable:
             _require_drawable("output", output)
         with screen:
             screen.console.print(INTRODUCTION.format(threads=threads_text(threads)))
-            report = bench.run(
-                "matmul-t",
-                bench.cases_of("matmul-t", suite="demo"),
-                threads=[threads],
-                peers=["numpy", "torch", "numba"],
-                settings=bench.Settings(seconds, repetitions=1),
-                progress=screen.progress,
-                finished=screen.finished,
-            )
+            for operation, about in PARTS.items():
+                screen.console.print(about)
+                report = bench.run(
+                    operation,
+                    bench.cases_of(operation, suite="demo"),
+                    threads=[threads],
+                    peers=["numpy", "torch", "numba"],
+                    settings=bench.Settings(seconds, repetitions=1),
+                    progress=screen.progress,
+                    finished=screen.finished,
+                )
+                screen.console.print()
+                reports.append(report)
+                if report.interrupted:
+                    break
     except (ValueError, RuntimeError, ImportError) as error:
         raise _bad_input(error) from None
     if not drawable:
         screen.console.print("For a picture: pip install matplotlib")
-    _conclude(screen.console, report, plot=output if drawable else None, explanation=EXPLANATION)
+    _conclude(screen.console, reports, plot=output if drawable else None, explanation=EXPLANATION)
 
 
 INTRODUCTION = """\
-transfuse computes (A·B)ᵀ, a matrix product whose result is transposed, in one pass: the result is written where it
-belongs, and no transposing copy follows. Language models are full of it. The first shape below is the MatMul +
-Transpose of Llama-2's rotary embedding (128×1 times 1×1024), then come squares, then one token and 32 tokens through a
-layer of Llama-2 7B.
-
-Each library runs alone, in a process of its own, with {threads}; each is given its output array; and from all the ways
-in which a library can compute the result the fastest counts. Every result is checked first. It takes a minute or two.
+This compares two operations of language models with NumPy, PyTorch and Numba. Each library runs alone, in a process of
+its own, with {threads}; from all the ways in which a library can compute the result the fastest counts; every result is
+checked first. It takes a minute or two.
 """
 
-EXPLANATION = """
+PARTS = {
+    "matmul-t": """\
+(A·B)ᵀ is a matrix product whose result is transposed. transfuse writes the result where it belongs, and no transposing
+copy follows. The first shape below is the MatMul + Transpose of Llama-2's rotary embedding (128×1 times 1×1024), then
+come squares, then one token and 32 tokens through a layer of Llama-2 7B. Each library is given its output array.
+""",
+    "attention": """\
+Attention lets every token of a text (a query) look at the other tokens (the keys): it weighs each key by how well it
+fits the query, and adds up the keys' values by these weights. Between 4096 tokens there are 16 million weights for each
+head; transfuse never stores them, but works through blocks of keys. "Causal": a token sees only those before it.
+"Window 256": only the last 256 of them. Each library allocates its result.
+""",
+}
+
+EXPLANATION = """\
 "Ratio" is the fastest peer's time over ours: above 1 we win, and we say so only where the whole 95 % interval lies
 above 1. "Of the limit" compares with the fastest multiply-adds, or memory accesses, that this machine managed in the
-same minute. More: transfuse bench matmul-t --help
+same minute; for attention, "of" in brackets is the most that can be reached, because computing the weights takes time
+too and does no multiply-adds. More: transfuse bench matmul-t --help, transfuse bench attention --help
 """
 
 
@@ -180,52 +204,46 @@ def _bad_input(error: Exception) -> typer.Exit:
 
 def _conclude(
     console: rich.console.Console,
-    report: bench.Report,
+    reports: Sequence[bench.Report],
     *,
-    json: Path | None = None,
-    plot: Path | None = None,
-    markdown: Path | None = None,
+    plot: Path | None,
+    files: Sequence[File] = (),
     explanation: str = "",
-    goals: tuple[Goal[Any], ...] = (),
+    judged: Sequence[Judgement] = (),
 ) -> None:
     """Write the files, then show the tables; the exit code says whether all is well. A missed goal is no failure."""
-    judged = judge(report, goals)
-    written = _write(report, judged, json=json, plot=plot, markdown=markdown)
-    if report.lines:
+    from transfuse.bench import plot as drawing
+
+    measured = [report for report in reports if report.lines]
+    written = _write([*files, (plot if measured else None, lambda path: drawing.save(path, *measured))])
+    for report in measured:
         console.print(bench.table(report, width=console.width))
         mean = report.geometric_mean()
         if mean is not None and len(report.lines) > 1:
             console.print(f"geometric mean: {mean:.2f} times as fast as the fastest peer of each line")
-        console.print(explanation)
-        if judged:
-            console.print(judgements_table(judged))
-            console.print(summary(judged))
-    else:
+        console.print()
+    if not measured:
         console.print("nothing was measured")
-    for remark in bench.remarks(report):
+    elif explanation:
+        console.print(explanation)
+    if judged:
+        console.print(judgements_table(judged))
+        console.print(summary(judged))
+    for remark in dict.fromkeys(remark for report in reports for remark in bench.remarks(report)):
         console.print(remark)
     if plot is not None and plot in written:
         console.print(f"picture: {plot.absolute()}", soft_wrap=True)
-    if report.interrupted:
+    if any(report.interrupted for report in reports):
         raise typer.Exit(INTERRUPTED)
-    wanted = {path for path in (json, plot, markdown) if path is not None}
-    if any(line.broken for line in report.lines) or wanted - written:
+    wanted = {path for path in (plot, *(path for path, _ in files)) if path is not None}
+    if any(line.broken for report in reports for line in report.lines) or wanted - written:
         raise typer.Exit(FAILED)
 
 
-def _write(
-    report: bench.Report, judged: list[Judgement], *, json: Path | None, plot: Path | None, markdown: Path | None
-) -> set[Path]:
+def _write(files: Sequence[File]) -> set[Path]:
     """Write each file that is wanted; one that fails is named, and the others are written all the same."""
-    from transfuse.bench import plot as drawing
-
-    text = "\n\n".join([bench.markdown(report), *([judgements_markdown(judged)] if judged else [])])
     written = set()
-    for path, write in (
-        (json, report.save),
-        (markdown, lambda path: write_whole(path, text.encode() + b"\n")),
-        (plot if report.lines else None, lambda path: drawing.save(report, path)),
-    ):
+    for path, write in files:
         if path is None:
             continue
         try:

@@ -1,5 +1,6 @@
 """What a suite should reach, and which of its lines do."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal
 
@@ -136,7 +137,7 @@ def _of_pair(goal: Goal[Any], line: Line, lines: list[Line]) -> list[tuple[str, 
     return []
 
 
-def summary(judgements: list[Judgement]) -> str:
+def summary(judgements: Sequence[Judgement]) -> str:
     """How many of them are met, in words."""
     counts = {verdict: sum(one.verdict == verdict for one in judgements) for verdict in COLORS}
     return f"{len(judgements)} goals: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
@@ -149,7 +150,7 @@ def _cells(one: Judgement) -> dict[str, Any]:
     return {name: str(getattr(one, name)) for name in _HEADINGS}
 
 
-def table(judgements: list[Judgement]) -> rich.table.Table:
+def table(judgements: Sequence[Judgement]) -> rich.table.Table:
     """For a terminal."""
     shown = rich.table.Table(title="Goals", box=rich.box.SIMPLE_HEAD)
     for heading in _HEADINGS:
@@ -160,7 +161,7 @@ def table(judgements: list[Judgement]) -> rich.table.Table:
     return shown
 
 
-def markdown(judgements: list[Judgement]) -> str:
+def markdown(judgements: Sequence[Judgement]) -> str:
     """The same as a Markdown table."""
     lines = ["| " + " | ".join(_HEADINGS) + " |", "|" + "---|" * len(_HEADINGS)]
     return "\n".join(lines + ["| " + " | ".join(_cells(one).values()) + " |" for one in judgements])

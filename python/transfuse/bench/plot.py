@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito, Color Universal Design; and a marker each.
+# Okabe and Ito, Color Universal Design, and one of Tol's; and a marker each.
 STYLES = {
     "transfuse": ("#D55E00", "o"),
     "numpy": ("#0072B2", "s"),
@@ -23,6 +23,7 @@ STYLES = {
     "numba": ("#E69F00", "D"),
     "tensorflow": ("#CC79A7", "v"),
     "jax": ("#56B4E9", "P"),
+    "onnxruntime": ("#882255", "p"),
     "cython": ("#000000", "X"),
     "cython-loops": ("#7F7F7F", "*"),
 }
@@ -31,43 +32,48 @@ FEWEST_SQUARES = 3
 """Squares from which on the time is drawn against the size."""
 
 
-def figure(report: Report) -> "Figure":
+def figure(*reports: Report) -> "Figure":
     """Time against size where there are enough squares, and the ratio of every line with its interval.
 
-    One row per (dtype, thread count).
+    One row per (report, dtype, thread count).
 
     Raises
     ------
     ImportError
         Matplotlib is not installed.
     ValueError
-        The report has no lines.
+        The reports have no lines.
     """
     from matplotlib.figure import Figure
 
-    groups: dict[tuple[str, int], list[Line]] = defaultdict(list)
-    for line in report.lines:
-        groups[line.dtype, line.threads].append(line)
+    groups: dict[str, list[Line]] = defaultdict(list)
+    for report in reports:
+        for line in report.lines:
+            groups[f"{report.title}, {line.dtype}, {threads_text(line.threads)}"].append(line)
     if not groups:
         raise ValueError("report: expected at least one line, got none")
-    curves = any(len(squares(lines)) >= FEWEST_SQUARES for lines in groups.values())
-    height = max(4.2, 0.25 * max(len(lines) for lines in groups.values()) + 1.6)
-    canvas = Figure(figsize=(12 if curves else 8, height * len(groups)), layout="constrained")
-    axes = canvas.subplots(len(groups), 2 if curves else 1, squeeze=False)
-    for row, ((dtype, threads), lines) in zip(axes, groups.items(), strict=True):
-        title = f"{report.title}, {dtype}, {threads_text(threads)}"
-        if curves:
-            draw_times(row[0], squares(lines))
-            row[0].set_title(title)
-        draw_ratios(row[-1], lines)
-        row[-1].set_title(title if not curves else "against the fastest peer of each line")
+    curves = [len(squares(lines)) >= FEWEST_SQUARES for lines in groups.values()]
+    heights = [
+        max(4.2 if curve else 2.4, 0.25 * len(lines) + 1.6)
+        for curve, lines in zip(curves, groups.values(), strict=True)
+    ]
+    canvas = Figure(figsize=(12 if any(curves) else 8, sum(heights)), layout="constrained")
+    grid = canvas.add_gridspec(len(groups), 2, height_ratios=heights)
+    for row, (curve, (title, lines)) in enumerate(zip(curves, groups.items(), strict=True)):
+        if curve:
+            times = canvas.add_subplot(grid[row, 0])
+            draw_times(times, squares(lines))
+            times.set_title(title)
+        ratios = canvas.add_subplot(grid[row, 1:] if curve else grid[row, :])
+        draw_ratios(ratios, lines)
+        ratios.set_title("against the fastest peer of each line" if curve else title)
     return canvas
 
 
-def save(report: Report, path: Path) -> None:
+def save(path: Path, *reports: Report) -> None:
     """Write :func:`figure` to a file; the suffix chooses the format."""
     drawn = io.BytesIO()
-    figure(report).savefig(drawn, dpi=110, format=path.suffix.lstrip("."))
+    figure(*reports).savefig(drawn, dpi=110, format=path.suffix.lstrip("."))
     write_whole(path, drawn.getvalue())
 
 
