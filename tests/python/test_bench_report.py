@@ -308,6 +308,17 @@ def test_what_a_picture_shows():
     assert few.get_title() == "(A·B)ᵀ, float32, 2 threads"
 
 
+def test_times_against_another_size():
+    figure = pytest.importorskip("matplotlib.figure")
+    lines = [line_of(length * 1e-6, {}, sizes=(1, 2, length, length, 64)) for length in (128, 256)]
+    for line in lines:
+        line.entries[0].writes_out = False
+    axes = figure.Figure().subplots()
+    plot.draw_times(axes, lines, dimension=2, label="length")
+    np.testing.assert_array_equal(axes.get_lines()[0].get_xdata(), [128, 256])
+    assert axes.get_xlabel() == "length"
+
+
 def test_reports_below_each_other():
     pytest.importorskip("matplotlib")
     other = Report("attention", "Attention", {}, lines=[line_of(1e-6, {"torch": 1e-6})])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transfuse.bench.measure import threads_text
 from transfuse.bench.report import OURS, Line, Report, write_whole
@@ -92,9 +93,9 @@ def fastest_seconds(line: Line, library: str) -> float:
     return min((one for one in seconds if not np.isnan(one)), default=float("nan"))
 
 
-def draw_times(axes: "Axes", lines: list[Line]) -> None:
-    """Time of each library's best form against the size, both logarithmic."""
-    sizes = [line.sizes[-1] for line in lines]
+def draw_times(axes: "Axes", lines: list[Line], *, dimension: int = -1, label: str = "M = K = N") -> None:
+    """Time of each library's best form against one of the sizes, which is called `label`; both logarithmic."""
+    sizes = [line.sizes[dimension] for line in lines]
     names = dict.fromkeys(entry.library for line in lines for entry in line.entries)
     for name in sorted(names, key=lambda name: name != OURS):
         seconds = np.array([fastest_seconds(line, name) for line in lines])
@@ -111,8 +112,8 @@ def draw_times(axes: "Axes", lines: list[Line]) -> None:
             zorder=3 if name == OURS else 2,
             label=library_label(name),
         )
-        _mark_stopped(axes, lines, name, np.asarray(seconds), color)
-    axes.set(xscale="log", yscale="log", xlabel="M = K = N", ylabel="seconds per call, result allocated, best form")
+        _mark_stopped(axes, lines, sizes, name, seconds, color)
+    axes.set(xscale="log", yscale="log", xlabel=label, ylabel="seconds per call, result allocated, best form")
     axes.xaxis.set_major_locator(_ticks(sizes))
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.xaxis.minorticks_off()
@@ -128,7 +129,9 @@ def _ticks(places: list[int] | list[float]) -> Any:
     return FixedLocator(places)
 
 
-def _mark_stopped(axes: "Axes", lines: list[Line], name: str, seconds: Any, color: str) -> None:
+def _mark_stopped(
+    axes: "Axes", lines: list[Line], sizes: list[int], name: str, seconds: NDArray[np.float64], color: str
+) -> None:
     """Say at the end of a curve that the library was stopped."""
     stopped = [
         all(entry.state == "stopped" for entry in line.entries if entry.library == name)
@@ -140,7 +143,7 @@ def _mark_stopped(axes: "Axes", lines: list[Line], name: str, seconds: Any, colo
         last = int(known[-1])
         axes.annotate(
             "stopped: over 5 s",
-            (lines[last].sizes[-1], seconds[last]),
+            (sizes[last], seconds[last]),
             xytext=(-6, 6),
             textcoords="offset points",
             ha="right",
