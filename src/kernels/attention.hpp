@@ -6,6 +6,7 @@
 #include "core/constants.hpp"
 #include "kernels/matmul_t.hpp"
 #include "kernels/pack.hpp"
+#include "kernels/prefetch.hpp"
 #include "kernels/table.hpp"
 #include "simd/math.hpp"
 #include "simd/reduce.hpp"
@@ -44,17 +45,29 @@ class Attention {
     std::int64_t head, row, rows;
   };
 
-  /// Rows of an operand that will be wanted soon: some of them are asked for before each tile.
+  /// Memory that will be wanted soon, row by row: a share of its lines is asked for before each step.
   struct Ahead {
     const std::byte* row = nullptr;
-    std::int64_t stride = 0, bytes = 0;
-    std::int64_t rows = 0, share = 0;
+    std::int64_t stride = 0, bytes = 0, rows = 0;
+    std::int64_t share = 0;
+    std::int64_t at = 0;
+
+    void spread(std::int64_t steps) { share = (rows * ((bytes + line - 1) / line) + steps - 1) / steps; }
 
     void ask() {
-      for (std::int64_t i = 0; i < share && rows > 0; ++i, --rows, row += stride)
-        for (std::int64_t at = 0; at < bytes; at += 64) prefetch_far(row + at);
+      for (std::int64_t i = 0; i < share && rows > 0; ++i) {
+        prefetch_far(row + at);
+        at += line;
+        if (at < bytes) continue;
+        at = 0;
+        row += stride;
+        --rows;
+      }
     }
   };
+  static constexpr std::int64_t line = 64;
+  enum { next_q, next_k, next_v, bias, mask };  // of what follows; and of the tile at hand
+  Ahead ahead[mask + 1];
 
   const AttentionPiece& p;
   const bool plain;  // scores are scale · q·k, or masked
@@ -89,28 +102,13 @@ class Attention {
     for (std::int64_t d = 0; d < p.value_depth; d += width) V::store(sums(i) + d, V::zero());
   }
 
-  void run() const {
+  void run() {
     for (std::int64_t i = 0; i < p.heads * p.rows; ++i) reset(i);
     const Range all = seen(0, p.rows);
     each_block(all, [&](Range keys) {
       pack_keys(keys);
-      Ahead q, k, v;
-      if (keys.last < all.last) {
-        const std::int64_t rows = lesser(p.block_kv, all.last - keys.last);
-        k = ahead(p.k + keys.last * p.k_row, p.k_row, p.k_col, rows, p.depth);
-        v = ahead(p.v + keys.last * p.v_row, p.v_row, p.v_col, rows, p.value_depth);
-      } else {
-        const std::int64_t rows = lesser(p.block_kv, p.keys);
-        q = ahead(p.next_q, p.q_row, p.q_col, p.rows, p.depth);
-        k = ahead(p.next_k, p.k_row, p.k_col, rows, p.depth);
-        v = ahead(p.next_v, p.v_row, p.v_col, rows, p.value_depth);
-      }
-      each_tile([&](const Tile& t) {
-        q.ask();
-        k.ask();
-        v.ask();
-        attend_tile(t, keys, both(keys, seen(t.row, t.rows)));
-      });
+      look_ahead(keys, all);
+      each_tile([&](const Tile& t) { attend_tile(t, keys, both(keys, seen(t.row, t.rows))); });
     });
     for (std::int64_t head = 0; head < p.heads; ++head)
       for (std::int64_t row = 0; row < p.rows; ++row)
@@ -133,11 +131,23 @@ class Attention {
       }
   }
 
-  Ahead ahead(const std::byte* first, std::int64_t row, std::int64_t col, std::int64_t rows, std::int64_t cols) const {
-    if (first == nullptr || col != size) return {};
-    const std::int64_t tiles = p.heads * tiles_of_a_head();
-    return {first, row, cols * size, rows, (rows + tiles - 1) / tiles};
+  /// What the products of one block of keys leave time to fetch: the next block of the keys and values in `all`, or the
+  /// operands of the next piece.
+  void look_ahead(Range keys, Range all) {
+    const bool last = keys.last >= all.last;
+    const std::int64_t rows = lesser(p.block_kv, last ? p.keys : all.last - keys.last);
+    ahead[next_q] = of(last ? p.next_q : nullptr, p.q_row, p.q_col, p.rows, p.depth);
+    ahead[next_k] = of(last ? p.next_k : p.k + keys.last * p.k_row, p.k_row, p.k_col, rows, p.depth);
+    ahead[next_v] = of(last ? p.next_v : p.v + keys.last * p.v_row, p.v_row, p.v_col, rows, p.value_depth);
+    const std::int64_t steps = p.heads * tiles_of_a_head() * (panels(keys.size()) + panels(p.value_depth));
+    for (Ahead& one : ahead) one.spread(steps);
   }
+
+  static Ahead of(const std::byte* first, std::int64_t row, std::int64_t col, std::int64_t rows, std::int64_t cols) {
+    return first == nullptr || col != size ? Ahead{} : Ahead{first, row, cols * size, rows};
+  }
+
+  static std::int64_t panels(std::int64_t cols) { return (cols + tile_cols - 1) / tile_cols; }
 
   /// visit(keys) for the part of each block of keys that lies in `range`. Blocks begin at multiples of block_kv,
   /// wherever the range begins, and parts at whole tiles, so that a query's sums do not depend on which others it is
@@ -173,9 +183,11 @@ class Attention {
   }
 
   /// The queries of a tile meet the keys of `range`, some of the packed ones, `keys`.
-  void attend_tile(const Tile& t, Range keys, Range range) const {
+  void attend_tile(const Tile& t, Range keys, Range range) {
     if (range.size() == 0) return;
     const Range cols{keys.first + (range.first - keys.first) / tile_cols * tile_cols, range.last};
+    ahead[bias] = of(p.bias, t, cols);
+    ahead[mask] = of(p.mask, t, cols);
     multiply_keys(t, keys, cols);
     const std::int64_t first = index(t.head, t.row);
     const auto scores = [&](std::int64_t r) { return elements(p.scores + r * score_row); };
@@ -186,35 +198,55 @@ class Attention {
     }
     for (std::int64_t r = 0; r < t.rows; ++r) raise(first + r, here[r]);
     for (std::int64_t r = 0; r < t.rows; ++r) weigh(first + r, cols.size(), scores(r));
-    Product::block({.left = {p.scores + (range.first - cols.first) * size, 0, size},
-                    .right = values(keys, range.first),
-                    .rows = t.rows,
-                    .cols = p.value_depth,
-                    .depth = range.size(),
-                    .run_length = kRunLength,
-                    .out = p.sums + first * p.sum_row,
-                    .out_row = p.sum_row,
-                    .out_col = size,
-                    .accumulate = true});
+    multiply({.left = {p.scores + (range.first - cols.first) * size, 0, size},
+              .right = values(keys, range.first),
+              .rows = t.rows,
+              .cols = p.value_depth,
+              .depth = range.size(),
+              .run_length = kRunLength,
+              .out = p.sums + first * p.sum_row,
+              .out_row = p.sum_row,
+              .out_col = size,
+              .accumulate = true});
+  }
+
+  /// The tile's part of a mask or a bias, needed when its scores are there.
+  static Ahead of(const AttentionPiece::Scores& scores, const Tile& t, Range cols) {
+    if (scores.data == nullptr || scores.row == 0) return {};
+    const std::byte* const first = scores.data + t.head * scores.head + t.row * scores.row + cols.first * scores.col;
+    Ahead all{first, scores.row, cols.size() * scores.col, t.rows};
+    all.spread(panels(cols.size()));
+    return all;
+  }
+
+  /// A product panel by panel.
+  void multiply(MatmulTBlock block) {
+    for (std::int64_t left = block.cols; left > 0; left -= tile_cols) {
+      for (Ahead& one : ahead) one.ask();
+      block.cols = lesser(left, tile_cols);
+      Product::block(block);
+      block.right.data += block.right.panel_stride;
+      block.out += tile_cols * size;
+    }
   }
 
   /// scores = q · kᵀ, of the keys `cols` among the packed ones, `keys`: in one go, unless q is longer than a row.
-  void multiply_keys(const Tile& t, Range keys, Range cols) const {
+  void multiply_keys(const Tile& t, Range keys, Range cols) {
     const std::byte* const packed = p.packed_k + (cols.first - keys.first) * p.depth * size;
     std::int64_t first = 0;
     do {
       const std::int64_t depth = lesser(p.depth - first, kMostKeys);
       copy_queries(t, first, depth);
-      Product::block({.left = {p.queries, 0, size},
-                      .right = {packed + first * tile_cols * size, tile_cols * p.depth * size, tile_cols * size},
-                      .rows = t.rows,
-                      .cols = cols.size(),
-                      .depth = depth,
-                      .run_length = kRunLength,
-                      .out = p.scores,
-                      .out_row = score_row,
-                      .out_col = size,
-                      .accumulate = first > 0});
+      multiply({.left = {p.queries, 0, size},
+                .right = {packed + first * tile_cols * size, tile_cols * p.depth * size, tile_cols * size},
+                .rows = t.rows,
+                .cols = cols.size(),
+                .depth = depth,
+                .run_length = kRunLength,
+                .out = p.scores,
+                .out_row = score_row,
+                .out_col = size,
+                .accumulate = first > 0});
       first += kMostKeys;
     } while (first < p.depth);
   }
@@ -245,8 +277,8 @@ class Attention {
   }
 
   void change(std::int64_t head, std::int64_t row, Range cols, T* s) const {
-    const std::byte* const bias = bias_row(head, row, cols);
-    const std::byte* const mask = mask_row(head, row, cols);
+    const std::byte* const biases = bias_row(head, row, cols);
+    const std::byte* const shown = mask_row(head, row, cols);
     const Reg lowest = V::fill(minus_infinity);
     const Reg scale = V::fill(static_cast<T>(p.softcap == 0 ? p.scale : p.scale / p.softcap));
     const Reg cap = V::fill(static_cast<T>(p.softcap));
@@ -256,9 +288,9 @@ class Attention {
       Reg x = V::load(s + j);
       if (!plain) x = V::mul(x, scale);
       if (p.softcap != 0) x = V::mul(cap, tanh<V>(x));
-      if (bias != nullptr) {
+      if (biases != nullptr) {
         const int count = smaller(cols.size() - j, V::width);
-        const Reg b = count == V::width ? V::load(bias + j * size) : V::load_partial(bias + j * size, count);
+        const Reg b = count == V::width ? V::load(biases + j * size) : V::load_partial(biases + j * size, count);
         // Not a sum where the bias masks: the score may be NaN.
         x = V::select_negative(V::equal(b, lowest), lowest, V::add(x, b));
       }
@@ -266,7 +298,7 @@ class Attention {
         const Reg distance = V::add(V::fill(static_cast<T>(start + j)), V::iota());
         x = V::fma(slope, V::max(distance, V::sub(V::zero(), distance)), x);
       }
-      if (mask != nullptr) x = V::select_negative(V::zero_bytes(mask + j), lowest, x);
+      if (shown != nullptr) x = V::select_negative(V::zero_bytes(shown + j), lowest, x);
       V::store(s + j, x);
     }
   }
