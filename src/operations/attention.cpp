@@ -110,6 +110,15 @@ void require_per_head(const char* argument, const ConstTensorView& view, const A
                      ",), one element per query head, got " + to_text(view.shape));
 }
 
+/// A number as the kernels take it.
+double rounded(double number, DType dtype) {
+  return dtype == DType::float32 ? static_cast<double>(static_cast<float>(number)) : number;
+}
+
+std::string number_text(double got, DType dtype) {
+  return std::string("number in ") + name(dtype) + ", got " + to_text(got);
+}
+
 void check_window(const char* side, const std::optional<std::int64_t>& size) {
   if (size && *size < 0)
     throw ValueError(std::string("window: expected ") + side + " of at least 0 or None, got " + std::to_string(*size));
@@ -310,12 +319,12 @@ void check_attention_options(const AttentionCall& call, const AttentionOptions& 
         "causal: True needs as many queries as keys, or a query_offset; expected 'upper_left' (the first " +
         std::string("query stands at the first key) or 'lower_right' (the last at the last), got ") +
         std::to_string(call.q_heads.rows) + " queries and " + std::to_string(call.k_heads.rows) + " keys");
-  if (o.scale && !std::isfinite(*o.scale))
-    throw ValueError("scale: expected a finite number, got " + std::to_string(*o.scale));
+  if (o.scale && !std::isfinite(rounded(*o.scale, call.q.dtype)))
+    throw ValueError("scale: expected a finite " + number_text(*o.scale, call.q.dtype));
   if (!o.scale && call.q_heads.cols == 0)
     throw ValueError("scale: expected a number where q has a depth of 0, got None");
-  if (o.softcap && !(*o.softcap > 0 && std::isfinite(*o.softcap)))
-    throw ValueError("softcap: expected a positive finite number, got " + std::to_string(*o.softcap));
+  if (const double cap = rounded(o.softcap.value_or(1), call.q.dtype); !(cap > 0 && std::isfinite(cap)))
+    throw ValueError("softcap: expected a positive finite " + number_text(*o.softcap, call.q.dtype));
   check_window("left", o.window_left);
   check_window("right", o.window_right);
   check_lengths(call, o.kv_lengths);

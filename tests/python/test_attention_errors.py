@@ -1,5 +1,7 @@
 """Bad input to attention: the error names the argument, and nothing is written."""
 
+import re
+
 import numpy as np
 import pytest
 from layouts import Unchanged
@@ -98,13 +100,22 @@ def test_options_per_head(arguments, dtype, argument, shape):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 10**400])
-def test_scale_that_is_no_number(arguments, value):
-    refuse(ValueError, "scale: expected a finite number, got ", arguments, scale=value)
+def test_scale_that_is_no_number(arguments, dtype, value):
+    refuse(ValueError, f"scale: expected a finite number in {dtype}, got ", arguments, scale=value)
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf, 10**400])
-def test_softcap_out_of_range(arguments, value):
-    refuse(ValueError, "softcap: expected a positive finite number, got ", arguments, softcap=value)
+def test_softcap_out_of_range(arguments, dtype, value):
+    refuse(ValueError, f"softcap: expected a positive finite number in {dtype}, got ", arguments, softcap=value)
+
+
+def test_numbers_that_only_float64_holds():
+    q, wide = np.ones((5, 8), np.float32), np.ones((5, 8))
+    for argument, value in [("scale", -1e39), ("softcap", 1e39), ("softcap", 1e-46)]:
+        text = re.escape(f"in float32, got {value:g}")
+        with pytest.raises(ValueError, match=f"^attention: {argument}: expected a .* {text}$"):
+            transfuse.attention(q, q, q, **{argument: value})
+        np.testing.assert_allclose(transfuse.attention(wide, wide, wide, **{argument: value}), 1)
 
 
 @pytest.mark.parametrize("argument", ["scale", "softcap"])
