@@ -366,6 +366,8 @@ void run_attention(const AttentionCall& call, const TensorView& out, const std::
   const bool pack_v = v.cols > 1 && v.col != item_size(dtype);
   const std::int64_t block_kv = std::min({config.block_kv, kMostKeys, std::max<std::int64_t>(1, k.rows)});
   const Memory memory(call, cut, block_kv, pack_v, isa);
+  const auto all_memory = checked_multiply(memory.bytes, threads);
+  if (!all_memory) throw std::bad_alloc();
 
   const Heads result = heads_of("out", out, call.layout);
   const std::int64_t lse_row = lse ? lse->stride_from_end(1) : 0;
@@ -452,7 +454,7 @@ void run_attention(const AttentionCall& call, const TensorView& out, const std::
     };
   };
   const auto attend = kernels(isa).attention[static_cast<int>(dtype)];
-  const Scratch scratch(memory.bytes * threads);
+  const Scratch scratch(*all_memory);
   parallel(threads, [&](Team& team) {
     std::byte* const own = scratch.data() + team.rank() * memory.bytes;
     team.for_each(pieces, [&](std::int64_t number) { attend(make_piece(number, own)); });
@@ -473,7 +475,10 @@ void attention(const ConstTensorView& q, const ConstTensorView& k, const ConstTe
   const AttentionCall call = prepare_attention(q, k, v, options.layout);
   check_attention_options(call, options);
   check_attention_out(call, out, options);
-  if (lse) check_attention_lse(call, *lse, options);
+  if (lse) {
+    check_attention_lse(call, *lse, options);
+    require_disjoint("lse", *lse, out, "out");
+  }
   run_attention(call, out, lse, options);
 }
 

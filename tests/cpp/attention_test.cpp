@@ -260,5 +260,46 @@ TEST(AttentionErrors, LeaveTheOutputsAlone) {
   refuse({.config = {.block_q = -1}}, "config");
 }
 
+TEST(AttentionErrors, OutputsThatDoNotFit) {
+  const Operands<float> o({4, 2, 5, 7, 8, 6});
+  Array<float> out({4, 5, 6});
+  Array<float> memory({4, 5, 6});
+  const auto refuse = [&](const char* message, const TensorView& result, const std::optional<TensorView>& lse) {
+    const auto before = out.bytes();
+    try {
+      attention(o.q.view(), o.k.view(), o.v.view(), result, lse);
+      ADD_FAILURE() << message << ": no error";
+    } catch (const ValueError& error) {
+      EXPECT_EQ(std::string(error.what()).rfind(message, 0), 0U) << error.what();
+    }
+    EXPECT_EQ(out.bytes(), before);
+  };
+  Array<float> short_out({4, 5, 5}), long_lse({4, 6});
+  Array<double> wide_lse({4, 5});
+  const std::int64_t shape[] = {4, 5}, strides[] = {20, 4}, same[] = {0, 4};
+  const TensorView in_out{out.view().data, DType::float32, shape, strides};
+  const TensorView repeated{memory.view().data, DType::float32, shape, same};
+  refuse("out: expected shape (4, 5, 6), got (4, 5, 5)", short_out.view(), std::nullopt);
+  refuse("lse: expected shape (4, 5), got (4, 6)", out.view(), long_lse.view());
+  refuse("lse: expected dtype float32, got float64", out.view(), wide_lse.view());
+  refuse("lse: expected elements that do not share memory", out.view(), repeated);
+  refuse("lse: expected no memory shared with out", out.view(), in_out);
+}
+
+TEST(AttentionErrors, WorkingMemoryBeyond64Bits) {
+  // Each thread's share fits 64 bits; that of four does not.
+  const float one = 1;
+  const auto* const data = reinterpret_cast<const std::byte*>(&one);
+  const std::int64_t depth = std::int64_t{1} << 54;
+  const std::int64_t q[] = {4, 1, depth}, k[] = {1, 1, depth}, v[] = {1, 1, 1}, strides[] = {0, 0, 0};
+  Array<float> out({4, 1, 1});
+  const auto before = out.bytes();
+  EXPECT_THROW(attention({data, DType::float32, q, strides}, {data, DType::float32, k, strides},
+                         {data, DType::float32, v, strides}, out.view(), std::nullopt,
+                         {.num_threads = 4, .config = {.block_q = 1}}),
+               std::bad_alloc);
+  EXPECT_EQ(out.bytes(), before);
+}
+
 }  // namespace
 }  // namespace transfuse::test
