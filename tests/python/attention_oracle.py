@@ -118,20 +118,28 @@ def widened(value):
     return value.astype(np.float64 if value.dtype == np.float32 else np.longdouble)
 
 
-def assert_accurate(result, q, k, v, case="", **options):
-    """`result` is attention(q, k, v, **options) within the rule.
+def allowed_error(q, k, v, **options):
+    """The exact result, and the largest error that an implementation in the dtype of `q` may have.
 
-    At most twice the error of the straightforward computation in the same dtype, and (8 + √Lk/4 +
-    max|logit|)·eps·max|result|.
+    Twice the error of the straightforward computation in the same dtype, and (8 + √Lk/4 + max|logit|)·eps·max|result|.
     """
     wide = {name: widened(value) for name, value in options.items()}
     exact, _, largest = attention(widened(q), widened(k), widened(v), **wide)
     plain, _, _ = attention(q, k, v, **options)
-    assert result.dtype == q.dtype, case
-    assert result.shape == exact.shape, case
     keys = k.shape[-3] if options.get("layout") == "bshd" else k.shape[-2]
     eps = float(np.finfo(q.dtype).eps)
     slack = (8 + math.sqrt(keys) / 4 + largest) * eps * np.max(np.abs(exact), initial=0)
-    allowed = 2 * np.max(np.abs(plain - exact), initial=0) + slack
+    return exact, 2 * np.max(np.abs(plain - exact), initial=0) + slack
+
+
+def assert_within(result, exact, allowed, case=""):
+    """No element of `result` is further from `exact` than `allowed`."""
+    assert result.shape == exact.shape, case
     error = np.max(np.abs(result - exact), initial=0)
     assert error <= allowed, f"{case}: off by {error}, allowed {allowed}"
+
+
+def assert_accurate(result, q, k, v, case="", **options):
+    """`result` is attention(q, k, v, **options) within the rule of :func:`allowed_error`."""
+    assert result.dtype == q.dtype, case
+    assert_within(result, *allowed_error(q, k, v, **options), case)

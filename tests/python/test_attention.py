@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from attention_oracle import assert_accurate, attention
+from attention_oracle import allowed_error, assert_accurate, assert_within, attention
 from layouts import LAYOUTS, Placed, place
 from oracle import normal
 
@@ -12,6 +12,14 @@ import transfuse
 
 DEPTHS = (32, 59, 64, 80, 96, 111, 128, 160, 256)
 LENGTHS = ((1, 147), (113, 203), (108, 256), (256, 108), (17, 16))
+LONG = ((512, 256), (1023, 1024), (1024, 1024))
+CHOICES = [
+    {"causal": causal, "window": window, "softcap": softcap}
+    for softcap in (None, 3.0)
+    for causal in (False, "lower_right", "upper_left")
+    for window in (None, (40, 7), (64, None))
+]
+TIERS = transfuse.info()["isa"]["available"]
 
 
 def heads(rng, dtype, queries, keys, depth, value_depth=None, leading=(2,), q_heads=4, kv_heads=4):
@@ -21,32 +29,34 @@ def heads(rng, dtype, queries, keys, depth, value_depth=None, leading=(2,), q_he
     return q, k, v
 
 
+def check_every_tier(q, k, v, **options):
+    exact, allowed = allowed_error(q, k, v, **options)
+    for tier in TIERS:
+        assert_within(transfuse.attention(q, k, v, config={"isa": tier}, **options), exact, allowed, (tier, options))
+
+
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
-def test_depths_and_lengths(rng, dtype, tier, depth, lengths):
-    queries, keys = lengths
-    q, k, v = heads(rng, dtype, queries, keys, depth, leading=(), q_heads=2, kv_heads=1)
-    choices = (
-        {},
-        {"causal": "lower_right"},
-        {"causal": "upper_left", "softcap": 3.0},
-        {"window": (40, 7), "scale": 0.3},
-        {"causal": "lower_right", "window": (64, None), "softcap": 30.0},
-    )
-    # Each depth meets each choice with some lengths.
-    first = DEPTHS.index(depth) + LENGTHS.index(lengths)
-    with transfuse.isa(tier):
-        for options in (choices[first % 5], choices[(first + 2) % 5]):
-            assert_accurate(transfuse.attention(q, k, v, **options), q, k, v, case=options, **options)
+def test_depths_and_lengths(rng, dtype, depth, lengths):
+    number = DEPTHS.index(depth)
+    q_heads, kv_heads = ((1, 1), (2, 1), (4, 2))[number % 3]
+    q, k, v = heads(rng, dtype, *lengths, depth, leading=(), q_heads=q_heads, kv_heads=kv_heads)
+    for options in CHOICES[2 * number : 2 * number + 2]:  # lengths meet each choice with some depth
+        check_every_tier(q, k, v, **options)
 
 
-@pytest.mark.parametrize("lengths", [(512, 256), (1023, 1024), (1024, 1024)], ids=str)
-def test_long(rng, tier, lengths):
-    q, k, v = heads(rng, np.float32, *lengths, 64, leading=(), q_heads=1, kv_heads=1)
-    with transfuse.isa(tier):
-        for causal in (False, "lower_right"):
-            result = transfuse.attention(q, k, v, causal=causal)
-            assert_accurate(result, q, k, v, causal=causal)
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("lengths", LONG, ids=str)
+def test_long(rng, depth, lengths):
+    number = DEPTHS.index(depth)
+    q, k, v = heads(rng, np.float32, *lengths, depth, leading=(), q_heads=1 + number % 2, kv_heads=1)
+    check_every_tier(q, k, v, **CHOICES[2 * number + LONG.index(lengths) % 2])
+
+
+@pytest.mark.parametrize("lengths", LONG, ids=str)
+def test_long_in_float64(rng, lengths):
+    q, k, v = heads(rng, np.float64, *lengths, 32, leading=(), q_heads=1, kv_heads=1)
+    check_every_tier(q, k, v, causal="lower_right")
 
 
 def all_options(rng, dtype, batch, q_heads, queries, keys):
@@ -149,17 +159,28 @@ def test_leading_dimensions_broadcast(rng, dtype):
     np.testing.assert_array_equal(transfuse.attention(repeated, k, v, kv_lengths=lengths), result)
 
 
-@pytest.mark.parametrize(
-    "shape", [(), (1,), (34,), (21, 1), (21, 34), (4, 1, 34), (1, 21, 34), (2, 1, 1, 34), (2, 4, 21, 34)]
-)
+def broadcasts(shape):
+    """Every shape that broadcasts to `shape`."""
+    for first in range(len(shape) + 1):
+        yield from itertools.product(*((1, size) for size in shape[first:]))
+
+
+@pytest.mark.parametrize("form", ["bhsd", "bshd", "matrices"])
 @pytest.mark.parametrize("kind", ["mask", "bias"])
-def test_masks_and_biases_broadcast(rng, dtype, tier, shape, kind):
-    q, k, v = heads(rng, dtype, 21, 34, 16, q_heads=4, kv_heads=2)
-    value = np.asarray(rng.random(shape) < 0.6) if kind == "mask" else np.asarray(normal(rng, shape, dtype))
-    with transfuse.isa(tier):
-        for layout in ("c", "fortran", "step", "negative"):
-            result = transfuse.attention(q, k, v, **{kind: place(value, layout)})
-            assert_accurate(result, q, k, v, case=layout, **{kind: value})
+def test_masks_and_biases_broadcast(rng, dtype, kind, form):
+    q, k, v = heads(rng, dtype, 21, 34, 16, 9, q_heads=4, kv_heads=2)
+    full, options = (2, 4, 21, 34), {}
+    if form == "matrices":
+        q, k, v, full = q[0, 0], k[0, 0], v[0, 0], (21, 34)
+    elif form == "bshd":
+        q, k, v, options = q.swapaxes(1, 2), k.swapaxes(1, 2), v.swapaxes(1, 2), {"layout": "bshd"}
+    for shape in broadcasts(full):
+        value = np.asarray(rng.random(shape) < 0.6) if kind == "mask" else np.asarray(normal(rng, shape, dtype))
+        exact, allowed = allowed_error(q, k, v, **{kind: value}, **options)
+        for tier, layout in itertools.product(TIERS, ("c", "fortran", "step", "negative")):
+            config = {"isa": tier}
+            result = transfuse.attention(q, k, v, **{kind: place(value, layout)}, **options, config=config)
+            assert_within(result, exact, allowed, (shape, tier, layout))
 
 
 def test_a_float32_bias_serves_float64(rng, tier):
