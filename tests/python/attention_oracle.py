@@ -73,19 +73,18 @@ def attention(
         scores = np.matmul(q, k.swapaxes(-1, -2)) * dtype.type(1 / math.sqrt(depth) if scale is None else scale)
         if softcap is not None:
             scores = dtype.type(softcap) * np.tanh(scores / dtype.type(softcap))
-        largest = np.max(np.abs(np.where(seen, scores, 0)), initial=0)
+        logit = largest(scores[seen])
         if bias is not None:
             bias = bias[None] if matrices and bias.ndim > 2 else bias
             seen = seen & ~np.isneginf(bias)
             scores = scores + np.where(np.isneginf(bias), 0, bias).astype(dtype)
         if alibi_slopes is not None:
-            scores = scores - alibi_slopes.astype(dtype)[:, None, None] * np.abs(position - np.arange(keys)).astype(
-                dtype
-            )
+            distance = np.abs(position - np.arange(keys)).astype(dtype)
+            scores = scores - alibi_slopes.astype(dtype)[:, None, None] * distance
         if mask is not None:
             seen = seen & mask
         scores = np.where(seen, scores, -np.inf).astype(dtype)
-        largest = max(largest, np.max(np.abs(scores), where=seen & np.isfinite(scores), initial=0))
+        logit = max(logit, largest(scores))
         top = np.max(scores, axis=-1, keepdims=True, initial=-np.inf)
         if sinks is not None:
             top = np.maximum(top, sinks.astype(dtype)[:, None, None])
@@ -95,20 +94,18 @@ def attention(
         if sinks is not None:
             total = total + np.exp(sinks.astype(dtype)[:, None, None] - top)
         # A masked key has no part in the product, whatever its value.
-        result = np.zeros((*leading, heads, queries, v.shape[-1]), dtype)
         clean = np.where(np.isfinite(v), v, 0)
         result = np.matmul(np.where(seen, weights, 0), clean)
-        if not np.isfinite(v).all():
-            for at in zip(*np.nonzero(~np.isfinite(v)), strict=True):
-                *where, key, column = at
-                rows = seen[(*where, slice(None), key)]
-                result[(*where, rows, column)] += weights[(*where, rows, key)] * v[at]
+        for at in zip(*np.nonzero(~np.isfinite(v)), strict=True):
+            *where, key, column = at
+            rows = seen[(*where, slice(None), key)]
+            result[(*where, rows, column)] += weights[(*where, rows, key)] * v[at]
         result = np.where(total > 0, result / np.where(total == 0, 1, total), np.where(np.isnan(total), np.nan, 0))
         lse = (top + np.log(total))[..., 0]
     result = result.astype(dtype)
     if matrices:
-        return result[0], lse[0], float(largest)
-    return (result.swapaxes(-2, -3) if layout == "bshd" else result), lse, float(largest)
+        return result[0], lse[0], float(logit)
+    return (result.swapaxes(-2, -3) if layout == "bshd" else result), lse, float(logit)
 
 
 def widened(value):
@@ -118,28 +115,48 @@ def widened(value):
     return value.astype(np.float64 if value.dtype == np.float32 else np.longdouble)
 
 
-def allowed_error(q, k, v, **options):
-    """The exact result, and the largest error that an implementation in the dtype of `q` may have.
+def largest(values):
+    """The largest magnitude among those that are finite."""
+    return np.max(np.abs(values), where=np.isfinite(values), initial=0)
 
-    Twice the error of the straightforward computation in the same dtype, and (8 + √Lk/4 + max|logit|)·eps·max|result|.
+
+def difference(x, y):
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        return x - y
+
+
+class Expected:
+    """The exact results of a call, and how far off an implementation in the dtype of `q` may be.
+
+    At most twice the error of the straightforward computation in the same dtype, and
+    (8 + √Lk/4 + max|logit|)·eps·max|result|. For lse the last factor is 1 + max|lse|.
     """
-    wide = {name: widened(value) for name, value in options.items()}
-    exact, _, largest = attention(widened(q), widened(k), widened(v), **wide)
-    plain, _, _ = attention(q, k, v, **options)
-    keys = k.shape[-3] if options.get("layout") == "bshd" else k.shape[-2]
-    eps = float(np.finfo(q.dtype).eps)
-    slack = (8 + math.sqrt(keys) / 4 + largest) * eps * np.max(np.abs(exact), initial=0)
-    return exact, 2 * np.max(np.abs(plain - exact), initial=0) + slack
 
+    def __init__(self, q, k, v, **options):
+        wide = {name: widened(value) for name, value in options.items()}
+        self.result, self.lse, logit = attention(widened(q), widened(k), widened(v), **wide)
+        plain, plain_lse, _ = attention(q, k, v, **options)
+        keys = k.shape[-3] if options.get("layout") == "bshd" else k.shape[-2]
+        slack = (8 + math.sqrt(keys) / 4 + logit) * float(np.finfo(q.dtype).eps)
+        self.dtype = q.dtype
+        self.allowed = 2 * largest(difference(plain, self.result)) + slack * largest(self.result)
+        self.allowed_lse = 2 * largest(difference(plain_lse, self.lse)) + slack * (1 + largest(self.lse))
 
-def assert_within(result, exact, allowed, case=""):
-    """No element of `result` is further from `exact` than `allowed`."""
-    assert result.shape == exact.shape, case
-    error = np.max(np.abs(result - exact), initial=0)
-    assert error <= allowed, f"{case}: off by {error}, allowed {allowed}"
+    def check(self, result, lse=None, case=""):
+        """Assert that the rule holds, and that the same elements are finite."""
+        self._compare(result, self.result, self.allowed, case)
+        if lse is not None:
+            self._compare(lse, self.lse, self.allowed_lse, (case, "lse"))
+            np.testing.assert_array_equal(np.isneginf(lse), np.isneginf(self.lse), err_msg=str(case))
+
+    def _compare(self, values, exact, allowed, case):
+        assert values.dtype == self.dtype, case
+        assert values.shape == exact.shape, case
+        np.testing.assert_array_equal(np.isfinite(values), np.isfinite(exact), err_msg=str(case))
+        error = largest(difference(values, exact))
+        assert error <= allowed, f"{case}: off by {error}, allowed {allowed}"
 
 
 def assert_accurate(result, q, k, v, case="", **options):
-    """`result` is attention(q, k, v, **options) within the rule of :func:`allowed_error`."""
-    assert result.dtype == q.dtype, case
-    assert_within(result, *allowed_error(q, k, v, **options), case)
+    """`result` is attention(q, k, v, **options) within the rule of :class:`Expected`."""
+    Expected(q, k, v, **options).check(result, case=case)

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from attention_oracle import allowed_error, assert_accurate, assert_within, attention
+from attention_oracle import Expected, assert_accurate
 from layouts import LAYOUTS, Placed, place
 from oracle import normal
 
@@ -30,9 +30,10 @@ def heads(rng, dtype, queries, keys, depth, value_depth=None, leading=(2,), q_he
 
 
 def check_every_tier(q, k, v, **options):
-    exact, allowed = allowed_error(q, k, v, **options)
+    expected = Expected(q, k, v, **options)
     for tier in TIERS:
-        assert_within(transfuse.attention(q, k, v, config={"isa": tier}, **options), exact, allowed, (tier, options))
+        result, lse = transfuse.attention(q, k, v, return_lse=True, config={"isa": tier}, **options)
+        expected.check(result, lse, (tier, options))
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
@@ -76,23 +77,14 @@ def all_options(rng, dtype, batch, q_heads, queries, keys):
     }
 
 
-def test_every_pair_of_options(rng, dtype, tier):
+def test_every_pair_of_options(rng, dtype):
     batch, queries, keys = 2, 19, 37
     q, k, v = heads(rng, dtype, queries, keys, 16, 20, (batch,), 6, 2)
     choices = all_options(rng, dtype, batch, 6, queries, keys)
-    with transfuse.isa(tier):
-        for first, second in itertools.combinations(choices, 2):
-            for x, y in itertools.product(choices[first], choices[second]):
-                options = {name: value for name, value in ((first, x), (second, y)) if value is not None}
-                result, lse = transfuse.attention(q, k, v, return_lse=True, **options)
-                assert_accurate(result, q, k, v, case=options.keys(), **options)
-                _, expected, _ = attention(*(x.astype(np.float64) for x in (q, k, v)), **options)
-                np.testing.assert_allclose(
-                    lse,
-                    expected,
-                    rtol=2e-5 if dtype == np.float32 else 1e-12,
-                    atol=2e-5 if dtype == np.float32 else 1e-12,
-                )
+    for first, second in itertools.combinations(choices, 2):
+        for x, y in itertools.product(choices[first], choices[second]):
+            options = {name: value for name, value in ((first, x), (second, y)) if value is not None}
+            check_every_tier(q, k, v, **options)
 
 
 @pytest.mark.parametrize("blocks", [(1, 1), (2, 3), (5, 5), (16, 2), (64, 8), (7, 1000), (1 << 20, 1 << 20)])
@@ -176,11 +168,11 @@ def test_masks_and_biases_broadcast(rng, dtype, kind, form):
         q, k, v, options = q.swapaxes(1, 2), k.swapaxes(1, 2), v.swapaxes(1, 2), {"layout": "bshd"}
     for shape in broadcasts(full):
         value = np.asarray(rng.random(shape) < 0.6) if kind == "mask" else np.asarray(normal(rng, shape, dtype))
-        exact, allowed = allowed_error(q, k, v, **{kind: value}, **options)
+        expected = Expected(q, k, v, **{kind: value}, **options)
         for tier, layout in itertools.product(TIERS, ("c", "fortran", "step", "negative")):
             config = {"isa": tier}
             result = transfuse.attention(q, k, v, **{kind: place(value, layout)}, **options, config=config)
-            assert_within(result, exact, allowed, (shape, tier, layout))
+            expected.check(result, case=(shape, tier, layout))
 
 
 def test_a_float32_bias_serves_float64(rng, tier):
@@ -199,36 +191,28 @@ def test_a_float32_bias_serves_float64(rng, tier):
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("poisoned", ["k", "v", "kv"])
-def test_masked_keys_have_no_influence(rng, dtype, tier, poison, poisoned):
-    q, k, v = heads(rng, dtype, 40, 60, 16)
-    hidden = rng.random(60) < 0.3
-    first, last = 5, 50
-    infinite = np.where(hidden, -np.inf, 0).astype(dtype)
+def test_masked_keys_have_no_influence(rng, dtype, poison, poisoned):
+    q, k, v = heads(rng, dtype, 40, 60, 16, 3)
+    hidden, key, last = rng.random(60) < 0.3, np.arange(60), np.array([50, 41])
     for options, which in (
         ({"mask": ~hidden}, hidden),
-        ({"bias": infinite}, hidden),
-        ({"kv_lengths": [last, last]}, np.arange(60) >= last),
-        ({"window": (10, 4), "query_offset": 20}, (np.arange(60) < 10) | (np.arange(60) > 20 + 39 + 4)),
+        ({"bias": np.where(hidden, -np.inf, 0).astype(dtype)}, hidden),
+        ({"kv_lengths": last}, key >= last[:, None, None]),
+        ({"window": (10, 4), "query_offset": 20}, (key < 10) | (key > 20 + 39 + 4)),
+        # Some queries see a poisoned key, others do not.
+        ({"causal": "upper_left"}, key == 17),
+        ({"causal": "lower_right", "window": (7, None)}, (key == 23) | (key == 55)),
     ):
-        spoilt_k, spoilt_v = k.copy(), v.copy()
-        if "k" in poisoned:
-            spoilt_k[:, :, which] = poison
-        if "v" in poisoned:
-            spoilt_v[:, :, which] = poison
-        for config in ({"isa": tier}, {"isa": tier, "block_kv": 3}):
-            clean = transfuse.attention(q, k, v, config=config, **options)
-            result, lse = transfuse.attention(q, spoilt_k, spoilt_v, config=config, return_lse=True, **options)
-            assert np.isfinite(result).all(), (options.keys(), config)
-            assert np.isfinite(lse).all(), (options.keys(), config)
-            np.testing.assert_allclose(result, clean, rtol=1e-5, atol=1e-6)
-    # Some rows see a poisoned key, others do not.
-    spoilt = v.copy()
-    spoilt[:, :, first] = poison
-    result = transfuse.attention(q, k, spoilt, causal="upper_left", config={"isa": tier})
-    np.testing.assert_allclose(
-        result[:, :, :first], transfuse.attention(q, k, v, causal="upper_left")[:, :, :first], rtol=1e-5, atol=1e-6
-    )
-    assert not np.isfinite(result[:, :, first:]).any()
+        arrays = {"q": q, "k": k, "v": v}
+        for name in poisoned:
+            arrays[name] = np.where(which[..., None], dtype.type(poison), arrays[name])
+        expected = Expected(**arrays, **options)
+        assert np.isfinite(expected.result).any()
+        assert np.isfinite(expected.result).all() == ("causal" not in options)
+        for tier, block in itertools.product(TIERS, (1, 3, 256)):
+            config = {"isa": tier, "block_kv": block}
+            result, lse = transfuse.attention(**arrays, **options, config=config, return_lse=True)
+            expected.check(result, lse, (options.keys(), config))
 
 
 def test_nan_in_a_key_that_is_seen_gives_nan(rng, dtype, tier):
