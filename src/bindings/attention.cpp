@@ -162,8 +162,11 @@ PyObject* attention(PyObject* /*module*/, PyObject* const* args, Py_ssize_t posi
 
     const AttentionCall call = prepare_attention(q.view(), k.view(), v.view(), options.layout);
     std::vector<std::int64_t> offsets, lengths;
-    if (!is_none(given[kQueryOffset]))
-      options.query_offset = offsets = read_integers(given[kQueryOffset], "query_offset", call.leading.span());
+    if (!is_none(given[kQueryOffset])) {
+      offsets = read_integers(given[kQueryOffset], "query_offset", call.leading.span());
+      if (offsets.empty()) offsets = {0};  // those of no sequences: given all the same
+      options.query_offset = offsets;
+    }
     if (!is_none(given[kKvLengths]))
       options.kv_lengths = lengths = read_integers(given[kKvLengths], "kv_lengths", call.leading.span());
     check_attention_options(call, options);

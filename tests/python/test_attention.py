@@ -259,6 +259,19 @@ def test_extreme_logits_stay_finite(rng, dtype, tier, size):
         assert_accurate(result, q, k, v)
 
 
+@pytest.mark.parametrize("size", [1e4, -1e4])
+def test_large_logits_of_either_sign(dtype, size):
+    # Equal logits far from zero are a mean; one that is larger by as much takes all.
+    q = np.full((3, 1), size, dtype)
+    k, v = np.ones((50, 1), dtype), np.arange(50, dtype=dtype)[:, np.newaxis]
+    result, lse = transfuse.attention(q, k, v, scale=1.0, return_lse=True, config={"block_kv": 7})
+    np.testing.assert_allclose(result, 24.5, rtol=1e-5)
+    np.testing.assert_allclose(lse, size + np.log(50), rtol=1e-6)
+    k[30] = -1 if size < 0 else 2
+    result = transfuse.attention(q, k, v, scale=1.0, config={"block_kv": 7})
+    np.testing.assert_array_equal(result, 30)
+
+
 @pytest.mark.parametrize(
     "sizes",
     [(0, 4, 5, 8, 8), (2, 0, 5, 8, 8), (2, 4, 0, 8, 8), (2, 4, 5, 0, 8), (2, 4, 5, 8, 0), (2, 4, 0, 8, 0)],
@@ -281,6 +294,8 @@ def test_no_sequences(dtype):
     empty = np.ones((0, 2, 5, 8), dtype)
     for lengths in ([], np.empty(0, np.int32)):
         assert transfuse.attention(empty, empty, empty, kv_lengths=lengths).shape == (0, 2, 5, 8)
+    # As good an alignment as any other.
+    assert transfuse.attention(empty, empty[:, :, :3], empty[:, :, :3], causal=True, query_offset=[]).shape[0] == 0
 
 
 def test_no_heads(dtype):
