@@ -1,4 +1,4 @@
-"""How matmul_t may be called: its signature, as Python's own functions have one."""
+"""How the operations may be called: its signature, as Python's own functions have one."""
 
 import inspect
 import itertools
@@ -87,3 +87,22 @@ def test_wrong_arguments(positional, keywords, message):
 def test_a_keyword_twice():
     with pytest.raises(TypeError, match="multiple values"):
         transfuse.matmul_t(A, B, out=None, **{"out": None})
+
+
+def test_signature_of_attention():
+    signature = (
+        "(q, k, v, *, mask=None, bias=None, causal=False, query_offset=None, scale=None, window=None, softcap=None, "
+        "alibi_slopes=None, sinks=None, kv_lengths=None, layout='bhsd', out=None, return_lse=False, num_threads=None, "
+        "config=None)"
+    )
+    assert str(inspect.signature(transfuse.attention)) == signature
+    parameters = inspect.signature(transfuse.attention).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    v = A.copy()
+    expected = transfuse.attention(A, A, A)
+    for result in (
+        transfuse.attention(v=v, q=A, k=A),
+        transfuse.attention(A, A, v, **defaults),
+        transfuse.attention(A, k=A, v=v, **dict(reversed(defaults.items()))),
+    ):
+        np.testing.assert_array_equal(result, expected)

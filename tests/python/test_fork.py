@@ -14,9 +14,16 @@ import numpy as np, transfuse
 a = np.arange(300 * 200, dtype=np.float32).reshape(300, 200) % 7
 b = np.arange(200 * 250, dtype=np.float32).reshape(200, 250) % 5
 expected = (a.astype(np.float64) @ b).T
+q = np.zeros((4, 256, 64), np.float32)  # every key counts as much, and the means of 256 small numbers are exact
+v = np.arange(q.size, dtype=np.float32).reshape(q.shape) % 7
+means = v.mean(axis=1, keepdims=True)
 
 def right():
-    return all((transfuse.matmul_t(a, b, num_threads=n) == expected).all() for n in (None, 1, 2, 8))
+    return all(
+        (transfuse.matmul_t(a, b, num_threads=n) == expected).all()
+        and (transfuse.attention(q, q, v, num_threads=n) == means).all()
+        for n in (None, 1, 2, 8)
+    )
 
 def child():
     signal.alarm(30)  # a child that hangs dies, and its exit code tells

@@ -45,6 +45,19 @@ def test_tiers_differ_in_their_last_bits(rng):
     assert len(results) > 1
 
 
+def test_attention_uses_the_tier(rng):
+    tiers = transfuse.info()["isa"]["available"]
+    if len(tiers) == 1:
+        pytest.skip("this machine has one tier")
+    q, k, v = (normal(rng, (50, 60), np.float32) for _ in range(3))
+    forced = [transfuse.attention(q, k, v, config={"isa": tier}).tobytes() for tier in tiers]
+    assert len(set(forced)) > 1
+    for tier, expected in zip(tiers, forced, strict=True):
+        with transfuse.isa(tier):
+            assert transfuse.attention(q, k, v).tobytes() == expected
+            assert transfuse.attention(q, k, v, config={"isa": tiers[0]}).tobytes() == forced[0]
+
+
 def test_scope(outside, tier):
     with transfuse.isa(tier):
         assert current() == tier
@@ -192,7 +205,13 @@ def test_wrong_environment_variable():
         import numpy as np, transfuse
         a = np.ones((2, 2), np.float32)
         out = np.full((2, 2), 7, np.float32)
-        for call in (lambda: transfuse.matmul_t(a, a, out=out), transfuse.info, lambda: transfuse.matmul_t(a, a)):
+        calls = (
+            lambda: transfuse.matmul_t(a, a, out=out),
+            transfuse.info,
+            lambda: transfuse.matmul_t(a, a),
+            lambda: transfuse.attention(a, a, a, out=out),
+        )
+        for call in calls:
             try:
                 call()
             except ValueError as error:
@@ -202,7 +221,7 @@ def test_wrong_environment_variable():
             assert (transfuse.matmul_t(a, a) == 2).all()
     """
     lines = run_python(program, environment={"TRANSFUSE_ISA": "avx1024"}).stdout.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     for line in lines:
         assert "TRANSFUSE_ISA: expected a tier that this machine can run (scalar" in line
         assert line.endswith("got 'avx1024'")

@@ -92,6 +92,62 @@ def test_working_memory_is_bounded():
     assert run_python(program).stdout == "32.0\n"
 
 
+@pytest.mark.parametrize("window", [None, (511, 0)])
+def test_attention_needs_no_matrix_of_scores(window):
+    # Of the scores alone there would be 1 GiB, or 64 GiB for the longer sequence with a window.
+    length = 16384 if window is None else 131072
+    program = f"""
+        import resource
+        import numpy as np, transfuse
+        q, k, out = (np.zeros((1, 1, {length}, 64), np.float32) for _ in range(3))
+        v = np.ones_like(q) * np.arange({length}, dtype=np.float32)[:, None]
+        out[...] = 1  # its memory is there
+        isa = transfuse.info()["isa"]["available"][-1]  # the scalar tier would take a while
+        size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + (16 << 20), resource.RLIM_INFINITY))
+        result, lse = transfuse.attention(
+            q, k, v, causal=True, window={window}, out=out, return_lse=True, num_threads=1, config={{"isa": isa}}
+        )
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        last = np.arange({length})
+        keys = np.minimum(last + 1, 512 if {window} else {length})
+        np.testing.assert_allclose(lse[0, 0], np.log(keys), rtol=1e-5)
+        np.testing.assert_allclose(result[0, 0], np.repeat(last - (keys - 1) / 2, 64).reshape(-1, 64), rtol=1e-4)
+        print("done")
+    """
+    assert run_python(program).stdout == "done\n"
+
+
+def test_working_memory_of_attention_runs_out():
+    program = """
+        import resource
+        import numpy as np, transfuse
+        q = np.ones((2, 256, 16384))
+        v, out = np.ones((2, 256, 4)), np.full((2, 256, 4), 7.0)
+        size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 20), resource.RLIM_INFINITY))
+        try:
+            transfuse.attention(q, q, v, out=out, num_threads=1)
+        except MemoryError as error:
+            message = str(error)
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        print(message)
+        assert (out == 7).all()
+        np.testing.assert_allclose(transfuse.attention(q, q, v, out=out, num_threads=1), 1)
+    """
+    assert run_python(program).stdout == "attention: not enough memory for the working buffers\n"
+
+
+def test_results_of_attention_beyond_the_memory(dtype):
+    q, k = broadcast(dtype, 1 << 22, 1), broadcast(dtype, 1, 1)
+    with pytest.raises(MemoryError):
+        transfuse.attention(q, k, broadcast(dtype, 1, 1 << 22))
+    with pytest.raises(ValueError, match=r"^attention: q, k and v: the result would have shape .* more bytes"):
+        transfuse.attention(broadcast(dtype, 1 << 31, 1), k, broadcast(dtype, 1, 1 << 30))
+    with pytest.raises(MemoryError):  # a depth that no working memory holds
+        transfuse.attention(broadcast(dtype, 4, 1 << 50), broadcast(dtype, 1, 1 << 50), k)
+
+
 def calls(rng):
     """Calls of every kind, the failing ones included."""
     a, b, bias = (normal(rng, shape, np.float32) for shape in [(3, 4), (4, 5), (5,)])
@@ -104,6 +160,27 @@ def calls(rng):
         "large": lambda: transfuse.matmul_t(a.repeat(60, axis=0), b.repeat(60, axis=1)),
         "dlpack": lambda: transfuse.matmul_t(dlpack, dlpack_b, bias=old_dlpack_bias),
         "interface": lambda: transfuse.matmul_t(interface, b),
+        "attention": lambda: transfuse.attention(q, q, q),
+        "attention options": lambda: transfuse.attention(q, q, **options, mask=mask, bias=bias_of_scores),
+        "attention dlpack": lambda: transfuse.attention(*[DLPackProducer(q)] * 3, mask=dlpack_mask),
+        "attention large": lambda: transfuse.attention(*[q.repeat(20, axis=1)] * 3, num_threads=2, return_lse=True),
+    }
+    q = normal(rng, (2, 7, 8), np.float32)
+    mask, bias_of_scores = np.ones((7, 7), bool), normal(rng, (7, 7), np.float32)
+    dlpack_mask = DLPackProducer(mask, code=6, bits=8)
+    options = {
+        "v": q,
+        "out": np.empty_like(q),
+        "return_lse": True,
+        "window": [3, None],
+        "causal": "lower_right",
+        "kv_lengths": 5,
+        "query_offset": np.int32(2),
+        "scale": 0.5,
+        "softcap": np.float32(3),
+        "sinks": InterfaceProducer(q[:, 0, 0]),
+        "alibi_slopes": q[:, 1, 1],
+        "config": {"block_kv": 3},
     }
     dlpack, dlpack_b = DLPackProducer(a), DLPackProducer(b)
     old_dlpack_bias = DLPackProducer(bias, version=None)
@@ -128,18 +205,42 @@ def calls(rng):
         "keyword": (a, b, {"bais": bias}),
         "too large": (broadcast(np.float32, 1 << 33, 1), broadcast(np.float32, 1, 1 << 33), {}),
     }
+    bad_options = {
+        "q": [1],
+        "k": q[0],
+        "v": DLPackProducer(q.astype(float)),
+        "mask": DLPackProducer(q),
+        "bias": broadcast(np.float32, 3),
+        "causal": "left",
+        "query_offset": [1, 2],
+        "scale": "1",
+        "softcap": 0,
+        "window": (1, "2"),
+        "alibi_slopes": q,
+        "sinks": dlpack_mask,
+        "kv_lengths": [[1], [2, 3]],
+        "layout": "bsdh",
+        "out": q,
+        "return_lse": 1,
+        "num_threads": 0,
+        "config": {"block_kv": 0},
+    }
 
-    def failing(first, second, options):
+    def failing(function, *arguments, **options):
         def call():
             try:
-                transfuse.matmul_t(first, second, **options)
+                function(*arguments, **options)
             except (TypeError, ValueError):
                 return
             raise AssertionError("expected an error")
 
         return call
 
-    return good | {f"bad {name}": failing(*arguments) for name, arguments in bad_arguments.items()}
+    bad = {name: failing(transfuse.matmul_t, x, y, **options) for name, (x, y, options) in bad_arguments.items()}
+    for name, value in bad_options.items():
+        arguments = {"q": q, "k": q, "mask": dlpack_mask} | options | {name: value}
+        bad[f"attention {name}"] = failing(transfuse.attention, **arguments)
+    return good | {f"bad {name}": call for name, call in bad.items()}
 
 
 def test_nothing_leaks(rng):
@@ -152,6 +253,8 @@ def test_nothing_leaks(rng):
                 call()
             gc.collect()
             grown.append(sys.getallocatedblocks() - before)
+            if grown[-1] < 50:
+                break
         assert min(grown) < 50, f"{name}: {grown} blocks in 100 calls each"
 
 
@@ -169,6 +272,37 @@ def test_references_to_arguments(rng, dtype):
             transfuse.matmul_t(a, a, out=out, bias=bias)
         with pytest.raises(ValueError, match="out"):
             transfuse.matmul_t(a, b, out=b, bias=bias)
+    assert [sys.getrefcount(item) for item in objects] == before
+
+
+def test_references_to_arguments_of_attention(rng, dtype):
+    q, heads, scores = normal(rng, (2, 3, 4), dtype), normal(rng, 2, dtype), normal(rng, (3, 3), dtype)
+    arguments = {
+        "q": q,
+        "k": q.copy(),
+        "v": q.copy(),
+        "mask": scores > 0,
+        "bias": scores,
+        "alibi_slopes": heads,
+        "sinks": heads.copy(),
+        "window": [3, None],
+        "kv_lengths": np.array(3),
+        "query_offset": np.array(0),
+        "out": np.empty_like(q),
+        "config": {"block_kv": 3},
+    }
+    objects = list(arguments.values())
+    before = [sys.getrefcount(item) for item in objects]
+    fresh = np.empty(3)
+    for _ in range(50):
+        result, lse = transfuse.attention(**arguments, return_lse=True)
+        assert sys.getrefcount(lse) == sys.getrefcount(fresh)
+        for wrong in ({"num_threads": 0}, {"causal": "left"}, {"scale": np.nan}):
+            with pytest.raises(ValueError, match=next(iter(wrong))):
+                transfuse.attention(**arguments, **wrong)
+        with pytest.raises(ValueError, match="out"):
+            transfuse.attention(**(arguments | {"out": q}))
+    del result
     assert [sys.getrefcount(item) for item in objects] == before
 
 

@@ -55,8 +55,10 @@ def test_more_threads_than_the_machine_could_have():
     program = """
         import numpy as np, transfuse
         a = np.ones((300, 300), np.float32)
+        alone = transfuse.attention(a, a, a, num_threads=1)
         for n in (100_000, 2**31 - 1, 10**30):
             assert (transfuse.matmul_t(a, a, num_threads=n) == 300).all()
+            assert (transfuse.attention(a, a, a, num_threads=n) == alone).all()
             assert (transfuse.matmul_t(a, a, config={"threads": n}) == 300).all()
         print("done")
     """
@@ -74,10 +76,14 @@ def test_concurrent_calls(num_threads):
             dtype = rng.choice([np.float32, np.float64])
             a, b, bias = integers(rng, (m, k), dtype), integers(rng, (k, n), dtype), integers(rng, n, dtype)
             cases.append((a, b, bias, product(a, b, bias)))
+        q, k, v = (normal(rng, (2, length, 40), np.float32) for length in (90, 130, 130))
+        attended = transfuse.attention(q, k, v, causal="lower_right", num_threads=1)
         start.wait(timeout=60)
         for _ in range(10):
             for a, b, bias, expected in cases:
                 np.testing.assert_array_equal(transfuse.matmul_t(a, b, bias=bias, num_threads=num_threads), expected)
+            result = transfuse.attention(q, k, v, causal="lower_right", num_threads=num_threads)
+            np.testing.assert_array_equal(result, attended)
         return True
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -119,10 +125,15 @@ def test_concurrent_changes_of_the_registry(tuned):
         changing.result(timeout=60)
 
 
-def test_other_threads_run_during_a_long_call(rng):
+@pytest.mark.parametrize("operation", ["matmul_t", "attention"])
+def test_other_threads_run_during_a_long_call(rng, operation):
     # While the lock is held nobody else can count. The scheduler may let the counter run between the reading and the
     # call, but not in most of the calls.
     a = normal(rng, (1024, 1024), np.float64)
+    call = {
+        "matmul_t": lambda: transfuse.matmul_t(a, a, num_threads=1),
+        "attention": lambda: transfuse.attention(a, a[:512], a[:512], num_threads=1),
+    }[operation]
     ticks, stop = 0, threading.Event()
 
     def count():
@@ -137,7 +148,7 @@ def test_other_threads_run_during_a_long_call(rng):
     try:
         for _ in range(9):
             before = ticks
-            transfuse.matmul_t(a, a, num_threads=1)
+            call()
             seen.append(ticks - before)
     finally:
         stop.set()
