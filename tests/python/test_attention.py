@@ -272,6 +272,58 @@ def test_large_logits_of_either_sign(dtype, size):
     np.testing.assert_array_equal(result, 30)
 
 
+FAULT = pytest.mark.xfail(strict=True, reason="a fault of the kernel, known")
+
+
+@pytest.mark.parametrize(
+    "hidden", [pytest.param(range(20), marks=FAULT), pytest.param(range(10), marks=FAULT), [15, 19]]
+)
+def test_the_least_number_as_a_bias(rng, dtype, tier, hidden):
+    # What many models add where they mean -inf. It is no mask: where there is nothing else, all keys count the same.
+    q, k, v = heads(rng, dtype, 7, 20, 16)
+    bias = np.zeros(20, dtype)
+    bias[hidden] = np.finfo(dtype).min
+    result = transfuse.attention(q, k, v, bias=bias, config={"isa": tier, "block_kv": 5})
+    if len(hidden) == 20:
+        assert_accurate(result, 0 * q, k, v)
+    else:
+        assert_accurate(result, q, k, v, mask=bias == 0)
+
+
+@FAULT
+def test_a_scale_next_to_nothing(rng, tier):
+    q, k, v = heads(rng, np.float32, 7, 20, 16)
+    result, lse = transfuse.attention(q, k, v, scale=1e-46, return_lse=True, config={"isa": tier})
+    Expected(q, k, v, scale=1e-46).check(result, lse)
+
+
+@FAULT
+def test_nan_as_a_sink(rng, dtype, tier):
+    q, k, v = heads(rng, dtype, 7, 20, 16)
+    sinks = np.array([np.nan, 0, 1, -np.inf], dtype)
+    result, lse = transfuse.attention(q, k, v, sinks=sinks, return_lse=True, config={"isa": tier})
+    Expected(q, k, v, sinks=sinks).check(result, lse)
+
+
+@FAULT
+@pytest.mark.parametrize("case", ["long block with a window", "NaN that some queries see", "NaN that some tiles meet"])
+def test_neither_threads_nor_block_q_change_a_bit_of_rare_results(rng, dtype, tier, case):
+    q, k, v = heads(rng, dtype, 700, 700, 16, leading=(), q_heads=2, kv_heads=2)
+    options = {"causal": True}
+    if case == "long block with a window":
+        options = {"window": (300, 20)}
+    else:
+        v[:, 5 if case == "NaN that some queries see" else 680, 3] = np.nan
+
+    def run(num_threads, **config):
+        config |= {"isa": tier, "block_kv": 600}
+        return transfuse.attention(q, k, v, num_threads=num_threads, config=config, **options).tobytes()
+
+    alone = run(1)
+    assert all(run(threads) == alone for threads in (2, 3, 5))
+    assert all(run(1, block_q=block) == alone for block in (1, 5, 14, 37))
+
+
 @pytest.mark.parametrize(
     "sizes",
     [(0, 4, 5, 8, 8), (2, 0, 5, 8, 8), (2, 4, 0, 8, 8), (2, 4, 5, 0, 8), (2, 4, 5, 8, 0), (2, 4, 0, 8, 0)],
