@@ -32,7 +32,6 @@ class Attention {
 
   static constexpr T minus_infinity = -static_cast<T>(__builtin_huge_val());
   static constexpr double log2_e = 1.44269504088896340736;
-  static constexpr double ln_2 = 0.693147180559945309417;
 
   /// Keys first <= j < last.
   struct Range {
@@ -70,13 +69,17 @@ class Attention {
   Ahead ahead[mask + 1];
 
   const AttentionPiece& p;
-  const bool plain;  // scores are scale · q·k, or masked
-  const T factor;    // scores are taken times log2(e), because probabilities are powers of two; plain ones from q·k
+  const bool plain;    // scores are scale · q·k, or masked
+  const double scale;  // of what is kept as scores: q·k itself where plain
+  const T factor;      // scale · log2(e): probabilities are powers of two
 
   explicit Attention(const AttentionPiece& piece)
-      : p(piece),
-        plain(p.scale > 0 && p.softcap == 0 && p.bias.data == nullptr && p.slopes == nullptr),
-        factor(static_cast<T>(plain ? p.scale * log2_e : log2_e)) {}
+      : p(piece), plain(is_plain(p)), scale(plain ? p.scale : 1), factor(static_cast<T>(scale * log2_e)) {}
+
+  static bool is_plain(const AttentionPiece& p) {
+    const T factor = static_cast<T>(p.scale * log2_e);
+    return factor > 0 && factor < -minus_infinity && p.softcap == 0 && p.bias.data == nullptr && p.slopes == nullptr;
+  }
 
   static std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
   static std::int64_t lesser(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
@@ -107,8 +110,10 @@ class Attention {
     const Range all = seen(0, p.rows);
     each_block(all, [&](Range keys) {
       pack_keys(keys);
+      const Panels values =
+          p.pack_v ? pack_values(keys) : Panels{p.v + keys.first * p.v_row, tile_cols * size, p.v_row};
       look_ahead(keys, all);
-      each_tile([&](const Tile& t) { attend_tile(t, keys, both(keys, seen(t.row, t.rows))); });
+      each_tile([&](const Tile& t) { attend_tile(t, keys, both(keys, seen(t.row, t.rows)), values); });
     });
     for (std::int64_t head = 0; head < p.heads; ++head)
       for (std::int64_t row = 0; row < p.rows; ++row)
@@ -167,23 +172,20 @@ class Attention {
                                  .lanes = keys.size(),
                                  .depth = p.depth,
                                  .packed = p.packed_k});
-    if (p.packed_v == nullptr) return;
+  }
+
+  Panels pack_values(Range keys) const {
     pack<V, Product::tile_cols>({.source = p.v + keys.first * p.v_row,
                                  .lane_stride = p.v_col,
                                  .depth_stride = p.v_row,
                                  .lanes = p.value_depth,
                                  .depth = keys.size(),
                                  .packed = p.packed_v});
+    return {p.packed_v, tile_cols * keys.size() * size, tile_cols * size};
   }
 
-  /// Values from key `first` on, which is one of the packed ones, `keys`.
-  Panels values(Range keys, std::int64_t first) const {
-    if (p.packed_v == nullptr) return {p.v + first * p.v_row, tile_cols * size, p.v_row};
-    return {p.packed_v + (first - keys.first) * tile_cols * size, tile_cols * keys.size() * size, tile_cols * size};
-  }
-
-  /// The queries of a tile meet the keys of `range`, some of the packed ones, `keys`.
-  void attend_tile(const Tile& t, Range keys, Range range) {
+  /// The queries of a tile meet the keys of `range`, some of the packed ones, `keys`, with their values.
+  void attend_tile(const Tile& t, Range keys, Range range, const Panels& values) {
     if (range.size() == 0) return;
     const Range cols{keys.first + (range.first - keys.first) / tile_cols * tile_cols, range.last};
     ahead[bias] = of(p.bias, t, cols);
@@ -198,16 +200,21 @@ class Attention {
     }
     for (std::int64_t r = 0; r < t.rows; ++r) raise(first + r, here[r]);
     for (std::int64_t r = 0; r < t.rows; ++r) weigh(first + r, cols.size(), scores(r));
-    multiply({.left = {p.scores + (range.first - cols.first) * size, 0, size},
-              .right = values(keys, range.first),
-              .rows = t.rows,
-              .cols = p.value_depth,
-              .depth = range.size(),
-              .run_length = kRunLength,
-              .out = p.sums + first * p.sum_row,
-              .out_row = p.sum_row,
-              .out_col = size,
-              .accumulate = true});
+    // In runs of keys that begin at the same ones for every tile, so that all sum in the same order.
+    for (Range run = range; run.first < range.last; run.first = run.last) {
+      run.last = lesser((run.first / kRunLength + 1) * kRunLength, range.last);
+      multiply({.left = {p.scores + (run.first - cols.first) * size, 0, size},
+                .right = {values.data + (run.first - keys.first) * values.depth_stride, values.panel_stride,
+                          values.depth_stride},
+                .rows = t.rows,
+                .cols = p.value_depth,
+                .depth = run.size(),
+                .run_length = kRunLength,
+                .out = p.sums + first * p.sum_row,
+                .out_row = p.sum_row,
+                .out_col = size,
+                .accumulate = true});
+    }
   }
 
   /// The tile's part of a mask or a bias, needed when its scores are there.
@@ -280,13 +287,13 @@ class Attention {
     const std::byte* const biases = bias_row(head, row, cols);
     const std::byte* const shown = mask_row(head, row, cols);
     const Reg lowest = V::fill(minus_infinity);
-    const Reg scale = V::fill(static_cast<T>(p.softcap == 0 ? p.scale : p.scale / p.softcap));
-    const Reg cap = V::fill(static_cast<T>(p.softcap));
     const Reg slope = V::fill(static_cast<T>(p.slopes == nullptr ? 0 : -p.slopes[head]));
+    const Reg unit = V::fill(static_cast<T>(p.softcap == 0 ? p.scale : p.scale / p.softcap));
+    const Reg cap = V::fill(static_cast<T>(p.softcap));
     const std::int64_t start = cols.first - (p.position + row);
     for (std::int64_t j = 0; j < cols.size(); j += width) {
       Reg x = V::load(s + j);
-      if (!plain) x = V::mul(x, scale);
+      if (!plain) x = V::mul(x, unit);
       if (p.softcap != 0) x = V::mul(cap, tanh<V>(x));
       if (biases != nullptr) {
         const int count = smaller(cols.size() - j, V::width);
@@ -355,23 +362,27 @@ class Attention {
   /// `here` is the largest of some more scores of query i. Probabilities are relative to the largest so far, or to one
   /// a little smaller: only when it grows by more than kSlack does what was summed shrink.
   void raise(std::int64_t i, T here) const {
-    if (!(here * factor > maximum(i) * factor + kSlack)) return;
-    const Reg shrink = exp2_below<V>(V::fill(maximum(i) * factor - here * factor));
-    V::store(total(i), V::mul(V::load(total(i)), shrink));
-    for (std::int64_t d = 0; d < p.value_depth; d += width) V::store(sums(i) + d, V::mul(V::load(sums(i) + d), shrink));
+    const T growth = (here - maximum(i)) * factor;
+    if (!(growth > kSlack)) return;
+    if (maximum(i) != minus_infinity) {
+      const Reg shrink = exp2_below<V>(V::fill(-growth));
+      V::store(total(i), V::mul(V::load(total(i)), shrink));
+      for (std::int64_t d = 0; d < p.value_depth; d += width)
+        V::store(sums(i) + d, V::mul(V::load(sums(i) + d), shrink));
+    }
     maximum(i) = here;
   }
 
   /// Turns `count` scores of query i into probabilities relative to its maximum.
   void weigh(std::int64_t i, std::int64_t count, T* s) const {
     const T top = maximum(i) == minus_infinity ? 0 : maximum(i);
-    const Reg scale = V::fill(factor);
+    const Reg slope = V::fill(factor);
     if (top * factor < kNear && top * factor > -kNear) {
       const Reg shift = V::fill(-top * factor);
-      exponentiate(i, count, s, [&](Reg x) __attribute__((always_inline)) { return V::fma(x, scale, shift); });
+      exponentiate(i, count, s, [&](Reg x) __attribute__((always_inline)) { return V::fma(x, slope, shift); });
     } else {
       const Reg shift = V::fill(top);
-      exponentiate(i, count, s, [&](Reg x) __attribute__((always_inline)) { return V::mul(V::sub(x, shift), scale); });
+      exponentiate(i, count, s, [&](Reg x) __attribute__((always_inline)) { return V::mul(V::sub(x, shift), slope); });
     }
   }
 
@@ -404,26 +415,26 @@ class Attention {
   bool write(std::int64_t head, std::int64_t row) const {
     const std::int64_t i = index(head, row);
     double sum = static_cast<double>(reduce_add<V>(V::load(total(i))));
-    double shift = static_cast<double>(maximum(i)) * static_cast<double>(factor);  // sum counts in units of 2^shift
+    double shift = static_cast<double>(maximum(i)) * scale;  // sum counts in units of e^shift
     double weight = 1;
-    if (p.sinks != nullptr && p.sinks[head] > -__builtin_huge_val()) {
-      const double sink = p.sinks[head] * log2_e;
+    if (p.sinks != nullptr && p.sinks[head] != -__builtin_huge_val()) {
+      const double sink = p.sinks[head];
       const double top = sink > shift ? sink : shift;
-      weight = __builtin_exp2(shift - top);
-      sum = sum * weight + __builtin_exp2(sink - top);
+      weight = __builtin_exp(shift - top);
+      sum = sum * weight + __builtin_exp(sink - top);
       shift = top;
     }
     const bool empty = sum == 0;
     if (p.lse != nullptr) {
-      const T lse = static_cast<T>((shift + __builtin_log2(sum)) * ln_2);
+      const T lse = static_cast<T>(shift + __builtin_log(sum));
       store_element<T>(p.lse + head * p.lse_head + row * p.lse_row, empty ? minus_infinity : lse);
     }
-    const Reg scale = V::fill(empty ? 0 : static_cast<T>(weight / sum));
+    const Reg share = V::fill(empty ? 0 : static_cast<T>(weight / sum));
     std::byte* const out = p.out + head * p.out_head + row * p.out_row;
     Reg probe = V::zero();
     for (std::int64_t d = 0; d < p.value_depth; d += width) {
       const int count = smaller(p.value_depth - d, V::width);
-      const Reg value = V::mul(V::load_partial(sums(i) + d, count), scale);
+      const Reg value = V::mul(V::load_partial(sums(i) + d, count), share);
       probe = V::fma(value, V::zero(), probe);  // NaN from the first value on that is not finite
       if (p.out_col == size) {
         V::store_partial(out + d * size, value, count);
@@ -437,30 +448,26 @@ class Attention {
     return finite == finite;
   }
 
-  /// A query again, from nothing but the keys and values that it sees: where others are NaN or infinite, a probability
-  /// of 0 does not take them out of a sum.
-  void attend_row(std::int64_t head, std::int64_t row) const {
-    const std::int64_t i = index(head, row);
-    reset(i);
-    T* const s = elements(p.scores);
-    bool* const sees = reinterpret_cast<bool*>(p.scores + score_row);
-    each_block(seen(row, 1), [&](Range keys) {
-      const std::byte* const q = p.q + head * p.q_head + row * p.q_row;
-      for (std::int64_t j = 0; j < keys.size(); ++j) {
-        const std::byte* const k = p.k + (keys.first + j) * p.k_row;
-        s[j] = 0;
-        for (std::int64_t d = 0; d < p.depth; ++d)
-          s[j] += load_element<T>(q + d * p.q_col) * load_element<T>(k + d * p.k_col);
-      }
+  /// A query again, with zeros for the keys and values that it does not see: where those are NaN or infinite, a
+  /// probability of 0 does not take them out of a sum.
+  void attend_row(std::int64_t head, std::int64_t row) {
+    reset(index(head, row));
+    const Tile tile{head, row, 1};
+    const Range all = seen(row, 1);
+    each_block(all, [&](Range keys) {
+      pack_keys(keys);
+      multiply_keys(tile, keys, keys);
+      T* const s = elements(p.scores);
       transform(head, row, keys, s);
-      for (std::int64_t j = 0; j < keys.size(); ++j) sees[j] = s[j] != minus_infinity;
-      raise(i, largest(keys.size(), s));
-      weigh(i, keys.size(), s);
+      const Panels values = pack_values(keys);
       for (std::int64_t j = 0; j < keys.size(); ++j) {
-        if (!sees[j]) continue;
-        const std::byte* const v = p.v + (keys.first + j) * p.v_row;
-        for (std::int64_t d = 0; d < p.value_depth; ++d) sums(i)[d] += s[j] * load_element<T>(v + d * p.v_col);
+        if (s[j] != minus_infinity) continue;
+        T* const k = elements(p.packed_k) + j / tile_cols * tile_cols * p.depth + j % tile_cols;
+        for (std::int64_t d = 0; d < p.depth; ++d) k[d * tile_cols] = 0;
+        T* const v = elements(p.packed_v) + j * tile_cols;
+        for (std::int64_t d = 0; d < p.value_depth; ++d) v[d / tile_cols * tile_cols * keys.size() + d % tile_cols] = 0;
       }
+      attend_tile(tile, keys, both(keys, all), values);
     });
   }
 };

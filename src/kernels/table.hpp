@@ -115,7 +115,8 @@ struct AttentionPiece {
   std::int64_t block_kv;  // keys that are packed and met at a time, at most kMostKeys
   std::byte* queries;     // those of a tile, kScoreRow elements each
   std::byte* packed_k;
-  std::byte* packed_v;     // null: columns of v are adjacent, and it is read in place
+  std::byte* packed_v;
+  bool pack_v;             // columns of v are not adjacent; else it is read in place
   std::byte* scores;       // kScoreRow elements for each row of a tile
   std::byte* staged_bias;  // a row of it
   std::byte* staged_mask;  // likewise

@@ -209,7 +209,7 @@ struct Memory {
   std::int64_t sum_row;
   std::int64_t bytes = 0;
 
-  Memory(const AttentionCall& call, const Cut& cut, std::int64_t block_kv, bool pack_v, Isa isa) {
+  Memory(const AttentionCall& call, const Cut& cut, std::int64_t block_kv, Isa isa) {
     const DType dtype = call.q.dtype;
     const std::int64_t size = item_size(dtype);
     const std::int64_t tile_rows = matmul_t_constants(isa, dtype).tile_rows;
@@ -221,7 +221,7 @@ struct Memory {
     sum_row = value_depth * size;
     queries = place(tile_rows * size, kScoreRow);
     packed_k = place(round_up(block_kv, tile_cols) * size, depth);
-    packed_v = place(pack_v ? block_kv * size : 0, value_depth);
+    packed_v = place(block_kv * size, value_depth);
     scores = place(tile_rows * size, kScoreRow);
     staged_bias = place(size, kScoreRow);
     staged_mask = place(1, kScoreRow);
@@ -365,7 +365,7 @@ void run_attention(const AttentionCall& call, const TensorView& out, const std::
   threads = static_cast<int>(std::min<std::int64_t>(threads, pieces));
   const bool pack_v = v.cols > 1 && v.col != item_size(dtype);
   const std::int64_t block_kv = std::min({config.block_kv, kMostKeys, std::max<std::int64_t>(1, k.rows)});
-  const Memory memory(call, cut, block_kv, pack_v, isa);
+  const Memory memory(call, cut, block_kv, isa);
   const auto all_memory = checked_multiply(memory.bytes, threads);
   if (!all_memory) throw std::bad_alloc();
 
@@ -443,7 +443,8 @@ void run_attention(const AttentionCall& call, const TensorView& out, const std::
         .block_kv = block_kv,
         .queries = own + memory.queries,
         .packed_k = own + memory.packed_k,
-        .packed_v = pack_v ? own + memory.packed_v : nullptr,
+        .packed_v = own + memory.packed_v,
+        .pack_v = pack_v,
         .scores = own + memory.scores,
         .staged_bias = own + memory.staged_bias,
         .staged_mask = own + memory.staged_mask,

@@ -272,12 +272,7 @@ def test_large_logits_of_either_sign(dtype, size):
     np.testing.assert_array_equal(result, 30)
 
 
-FAULT = pytest.mark.xfail(strict=True, reason="a fault of the kernel, known")
-
-
-@pytest.mark.parametrize(
-    "hidden", [pytest.param(range(20), marks=FAULT), pytest.param(range(10), marks=FAULT), [15, 19]]
-)
+@pytest.mark.parametrize("hidden", [range(20), range(10), [15, 19]], ids=str)
 def test_the_least_number_as_a_bias(rng, dtype, tier, hidden):
     # What many models add where they mean -inf. It is no mask: where there is nothing else, all keys count the same.
     q, k, v = heads(rng, dtype, 7, 20, 16)
@@ -290,14 +285,12 @@ def test_the_least_number_as_a_bias(rng, dtype, tier, hidden):
         assert_accurate(result, q, k, v, mask=bias == 0)
 
 
-@FAULT
 def test_a_scale_next_to_nothing(rng, tier):
     q, k, v = heads(rng, np.float32, 7, 20, 16)
     result, lse = transfuse.attention(q, k, v, scale=1e-46, return_lse=True, config={"isa": tier})
     Expected(q, k, v, scale=1e-46).check(result, lse)
 
 
-@FAULT
 def test_nan_as_a_sink(rng, dtype, tier):
     q, k, v = heads(rng, dtype, 7, 20, 16)
     sinks = np.array([np.nan, 0, 1, -np.inf], dtype)
@@ -305,7 +298,6 @@ def test_nan_as_a_sink(rng, dtype, tier):
     Expected(q, k, v, sinks=sinks).check(result, lse)
 
 
-@FAULT
 @pytest.mark.parametrize("case", ["long block with a window", "NaN that some queries see", "NaN that some tiles meet"])
 def test_neither_threads_nor_block_q_change_a_bit_of_rare_results(rng, dtype, tier, case):
     q, k, v = heads(rng, dtype, 700, 700, 16, leading=(), q_heads=2, kv_heads=2)
