@@ -123,6 +123,10 @@ constexpr AttentionConstants kAttentionConstants[] = {
 constexpr std::int64_t kMostKeys = 1024;
 constexpr std::int64_t kScoreRow = kMostKeys + 16;
 
+/// Multiply-adds from which on attention is worth several threads: less than kParallelWork, for there are exponentials
+/// too.
+constexpr std::int64_t kAttentionParallelWork = 200'000;
+
 /// Pieces of attention that each thread should have at least, unless they would have fewer queries than kPieceRows.
 constexpr std::int64_t kAttentionPieces = 4;
 constexpr std::int64_t kPieceRows = 64;

@@ -357,7 +357,7 @@ void run_attention(const AttentionCall& call, const TensorView& out, const std::
                o.mask ? batch_stride(*o.mask, axis) : 0, o.bias ? batch_stride(*o.bias, axis) : 0});
 
   int threads = 1;
-  if (call.work() >= kParallelWork)
+  if (call.work() >= kAttentionParallelWork)
     threads = usable_threads(o.num_threads > 0 ? o.num_threads : default_threads().count);
   const Cut cut(call, config.block_q, threads);
   const std::int64_t pieces =
