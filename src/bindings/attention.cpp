@@ -33,14 +33,15 @@ v : array (..., Hkv, Lk, Dv)
 mask : bool array, optional
     Broadcasts to (..., Hq, Lq, Lk) in either layout, or (Lq, Lk) for matrices. True: the query attends to the key.
 bias : array, optional
-    Of the dtype of `q` or float32; broadcasts as `mask` does and is added to the scores. -inf masks.
+    Of the dtype of `q` or float32; broadcasts as `mask` does and is added to the scores. -inf masks, no finite number does.
 causal : {False, True, "upper_left", "lower_right"}
     A query sees the keys up to its position. True needs Lq == Lk or a `query_offset`; otherwise say whether the first
     query stands at the first key (PyTorch) or the last at the last (flash-attn).
 query_offset : int or array of ints (...), optional
-    Default: 0 if Lq == Lk or causal is "upper_left", unless it is "lower_right"; else the number of keys - Lq.
+    Default: 0 if Lq == Lk or causal is "upper_left", unless it is "lower_right"; else the number of keys (Lk, or the
+    sequence's `kv_lengths`) - Lq.
 scale : float, optional
-    Default: 1 / sqrt(D).
+    Default: 1 / sqrt(D); needed where D is 0.
 window : (left, right), optional
     A query sees the keys ``position - left <= j <= position + right``; None is unbounded.
 softcap : float, optional
@@ -50,7 +51,7 @@ alibi_slopes : array (Hq,), optional
 sinks : array (Hq,), optional
     Likewise: one more logit per head, in the denominator only.
 kv_lengths : array of ints (...), optional
-    Keys from there on are masked; a plain int where there are no leading dimensions.
+    Of 0 ... Lk; keys from there on are masked. A plain int where there are no leading dimensions.
 layout : {"bhsd", "bshd"}
     "bshd" exchanges heads and sequence in `q`, `k`, `v` and the result: (..., L, H, D).
 out : numpy.ndarray (..., Hq, Lq, Dv), optional
@@ -60,7 +61,8 @@ return_lse : bool
 num_threads : int, optional
     Default: the least of OpenMP's maximum, the CPU affinity and the cgroup quota.
 config : mapping, optional
-    ``block_q``, ``block_kv`` (blocking; only block_kv affects rounding), ``isa`` ("scalar", "avx2", "avx512") and
+    ``block_q``, ``block_kv`` (queries and keys of a block; more than 1024 keys count as 1024, and only block_kv affects
+    rounding), ``isa`` ("scalar", "avx2", "avx512") and
     ``threads``. An explicit `num_threads` wins.
 
 Returns
@@ -81,13 +83,16 @@ TypeError
     Another dtype than float32 and float64, mixed dtypes, a mask that is not bool, lengths that are not integers, an object
     that is no array, a tensor that requires grad.
 MemoryError
-    The results or the working memory (some hundred KiB a thread, however long the sequences) cannot be allocated.
+    The results or the working memory (a thread's grows with the depth, 0.4 MiB at 64, not with the sequences) cannot be
+    allocated.
 
     Nothing has been written to `out` then.
 
 Notes
 -----
-A masked key never influences the result, even if it or its value is NaN or infinite. Blocks of keys with an online
+A masked key never influences the result, even if it or its value is NaN or infinite; one that a query sees makes NaN of
+what it meets. (`kv_lengths` keep such keys out of the work; a `mask` over them makes the queries that meet them some ten
+times slower.) Blocks of keys with an online
 softmax: Dao et al., arXiv:2205.14135.
 
 Examples
