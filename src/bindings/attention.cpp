@@ -91,8 +91,8 @@ MemoryError
 Notes
 -----
 A masked key never influences the result, even if it or its value is NaN or infinite; one that a query sees makes NaN of
-what it meets. (`kv_lengths` keep such keys out of the work; a `mask` over them makes the queries that meet them some ten
-times slower.) Blocks of keys with an online
+what it meets. (`kv_lengths` keep such keys out of the work; where another option hides them, each query that meets them
+is computed again, some ten times slower.) Blocks of keys with an online
 softmax: Dao et al., arXiv:2205.14135.
 
 Examples

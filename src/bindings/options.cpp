@@ -105,11 +105,13 @@ std::vector<std::int64_t> read_integers(PyObject* object, const char* argument,
   const std::span<const std::int64_t> shape(PyArray_DIMS(array), static_cast<std::size_t>(PyArray_NDIM(array)));
   if (!shape.empty() && !std::ranges::equal(shape, expected))
     throw ValueError(std::string(argument) + ": expected shape " + to_text(expected) + ", got " + to_text(shape));
-  // Unsigned numbers that do not fit become negative, which no caller accepts.
   const Object cast =
       Object::checked(PyArray_FROMANY(any.get(), NPY_INT64, 0, 0, NPY_ARRAY_CARRAY_RO | NPY_ARRAY_FORCECAST));
   const auto* const data = static_cast<const std::int64_t*>(PyArray_DATA(reinterpret_cast<PyArrayObject*>(cast.get())));
-  return {data, data + PyArray_SIZE(array)};
+  std::vector<std::int64_t> values(data, data + PyArray_SIZE(array));
+  if (PyArray_ISUNSIGNED(array))  // those that do not fit came out negative
+    for (std::int64_t& value : values) value = value < 0 ? INT64_MAX : value;
+  return values;
 }
 
 Causal read_causal(PyObject* object) {

@@ -159,6 +159,7 @@ class Attention {
   /// seen with.
   template <class Visit>
   void each_block(Range range, Visit&& visit) const {
+    if (range.size() == 0) return;
     for (std::int64_t block = range.first / p.block_kv * p.block_kv; block < range.last; block += p.block_kv) {
       const std::int64_t skipped = larger(0, range.first - block) / tile_cols * tile_cols;
       visit(Range{block + skipped, lesser(block + p.block_kv, range.last)});
@@ -219,7 +220,8 @@ class Attention {
 
   /// The tile's part of a mask or a bias, needed when its scores are there.
   static Ahead of(const AttentionPiece::Scores& scores, const Tile& t, Range cols) {
-    if (scores.data == nullptr || scores.row == 0) return {};
+    constexpr std::int64_t widest = sizeof(double);
+    if (scores.data == nullptr || scores.row == 0 || scores.col <= 0 || scores.col > widest) return {};
     const std::byte* const first = scores.data + t.head * scores.head + t.row * scores.row + cols.first * scores.col;
     Ahead all{first, scores.row, cols.size() * scores.col, t.rows};
     all.spread(panels(cols.size()));
@@ -287,24 +289,26 @@ class Attention {
     const std::byte* const biases = bias_row(head, row, cols);
     const std::byte* const shown = mask_row(head, row, cols);
     const Reg lowest = V::fill(minus_infinity);
-    const Reg slope = V::fill(static_cast<T>(p.slopes == nullptr ? 0 : -p.slopes[head]));
-    const Reg unit = V::fill(static_cast<T>(p.softcap == 0 ? p.scale : p.scale / p.softcap));
+    const Reg unit = V::fill(static_cast<T>(p.scale));
     const Reg cap = V::fill(static_cast<T>(p.softcap));
+    const Reg slope = V::fill(static_cast<T>(p.slopes == nullptr ? 0 : -p.slopes[head]));
     const std::int64_t start = cols.first - (p.position + row);
     for (std::int64_t j = 0; j < cols.size(); j += width) {
       Reg x = V::load(s + j);
       if (!plain) x = V::mul(x, unit);
-      if (p.softcap != 0) x = V::mul(cap, tanh<V>(x));
+      if (p.softcap != 0) x = V::mul(cap, tanh<V>(V::div(x, cap)));
+      Reg b = V::zero();
       if (biases != nullptr) {
         const int count = smaller(cols.size() - j, V::width);
-        const Reg b = count == V::width ? V::load(biases + j * size) : V::load_partial(biases + j * size, count);
-        // Not a sum where the bias masks: the score may be NaN.
-        x = V::select_negative(V::equal(b, lowest), lowest, V::add(x, b));
+        b = count == V::width ? V::load(biases + j * size) : V::load_partial(biases + j * size, count);
+        x = V::add(x, b);
       }
       if (p.slopes != nullptr) {
         const Reg distance = V::add(V::fill(static_cast<T>(start + j)), V::iota());
         x = V::fma(slope, V::max(distance, V::sub(V::zero(), distance)), x);
       }
+      // Masked whatever the score, NaN too.
+      if (biases != nullptr) x = V::select_negative(V::equal(b, lowest), lowest, x);
       if (shown != nullptr) x = V::select_negative(V::zero_bytes(shown + j), lowest, x);
       V::store(s + j, x);
     }
@@ -395,13 +399,13 @@ class Attention {
   /// s = 2^exponent(s), and adds that to the query's total.
   template <class Exponent>
   void exponentiate(std::int64_t i, std::int64_t count, T* s, Exponent&& exponent) const {
-    Reg sum = V::load(total(i));
+    Reg sum = V::zero();  // of this block only: few terms meet a sum much larger than they are
     for (std::int64_t j = 0; j < count; j += width) {
       const Reg probability = exp2_below<V>(exponent(V::load(s + j)));
       V::store(s + j, probability);
       sum = V::add(sum, probability);
     }
-    V::store(total(i), sum);
+    V::store(total(i), V::add(V::load(total(i)), sum));
   }
 
   // Results.
@@ -411,7 +415,7 @@ class Attention {
     return p.mask.data != nullptr || p.bias.data != nullptr || seen(row, 1).size() != seen(0, p.rows).size();
   }
 
-  /// Writes the result of a query. Returns false if it is not finite.
+  /// Writes the result of a query. Returns false if something that the query does not see may have spoilt it.
   bool write(std::int64_t head, std::int64_t row) const {
     const std::int64_t i = index(head, row);
     double sum = static_cast<double>(reduce_add<V>(V::load(total(i))));
@@ -445,21 +449,22 @@ class Attention {
       }
     }
     const T finite = reduce_add<V>(probe);
-    return finite == finite;
+    return finite == finite || sum != sum;  // NaN in the sum is that of a key that the query sees
   }
 
   /// A query again, with zeros for the keys and values that it does not see: where those are NaN or infinite, a
   /// probability of 0 does not take them out of a sum.
   void attend_row(std::int64_t head, std::int64_t row) {
+    for (Ahead& one : ahead) one = {};
     reset(index(head, row));
     const Tile tile{head, row, 1};
     const Range all = seen(row, 1);
     each_block(all, [&](Range keys) {
       pack_keys(keys);
-      multiply_keys(tile, keys, keys);
-      T* const s = elements(p.scores);
-      transform(head, row, keys, s);
       const Panels values = pack_values(keys);
+      T* const s = elements(p.scores);  // as if all were 0: what is hidden becomes -inf
+      for (std::int64_t j = 0; j < whole_vectors(keys.size()); j += width) V::store(s + j, V::zero());
+      transform(head, row, keys, s);
       for (std::int64_t j = 0; j < keys.size(); ++j) {
         if (s[j] != minus_infinity) continue;
         T* const k = elements(p.packed_k) + j / tile_cols * tile_cols * p.depth + j % tile_cols;

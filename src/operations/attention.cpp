@@ -23,7 +23,7 @@
 namespace transfuse {
 namespace {
 
-/// Positions and distances beyond this are refused, or count as unbounded.
+/// Positions beyond this are refused.
 constexpr std::int64_t kFarthest = kUnbounded / 4;
 
 // Shapes.
@@ -124,11 +124,13 @@ void check_window(const char* side, const std::optional<std::int64_t>& size) {
     throw ValueError(std::string("window: expected ") + side + " of at least 0 or None, got " + std::to_string(*size));
 }
 
+std::string count_text(std::size_t count) { return std::to_string(count) + (count == 1 ? " element" : " elements"); }
+
 void check_lengths(const AttentionCall& call, std::span<const std::int64_t> lengths) {
   if (lengths.empty()) return;
   if (static_cast<std::int64_t>(lengths.size()) != call.batch)
     throw ValueError("kv_lengths: expected shape " + to_text(call.leading.span()) + ", one length for each of the " +
-                     "leading dimensions, got " + std::to_string(lengths.size()) + " elements");
+                     "leading dimensions, got " + count_text(lengths.size()));
   for (const std::int64_t length : lengths)
     if (length < 0 || length > call.k_heads.rows)
       throw ValueError("kv_lengths: expected lengths in 0..." + std::to_string(call.k_heads.rows) + ", got " +
@@ -138,7 +140,7 @@ void check_lengths(const AttentionCall& call, std::span<const std::int64_t> leng
 void check_offsets(const AttentionCall& call, std::span<const std::int64_t> offsets) {
   if (offsets.size() > 1 && static_cast<std::int64_t>(offsets.size()) != call.batch)
     throw ValueError("query_offset: expected an int or shape " + to_text(call.leading.span()) + ", got " +
-                     std::to_string(offsets.size()) + " elements");
+                     count_text(offsets.size()));
   for (const std::int64_t offset : offsets)
     if (offset < -kFarthest || offset > kFarthest)
       throw ValueError("query_offset: expected a position in -2^38...2^38, got " + std::to_string(offset));
@@ -284,9 +286,12 @@ AttentionCall prepare_attention(const ConstTensorView& q, const ConstTensorView&
     refuse("either three matrices or three arrays with heads");
   if (queries.cols != keys.cols) refuse("q and k of the same depth");
   if (keys.rows != values.rows) refuse("k and v of the same length");
-  if (keys.heads != values.heads) refuse("k and v with the same number of heads");
+  const auto refuse_heads = [&](const std::string& expected) {
+    refuse(expected + (layout == HeadLayout::bhsd ? " (layout 'bhsd')" : " (layout 'bshd')"));
+  };
+  if (keys.heads != values.heads) refuse_heads("k and v with the same number of heads");
   if (keys.heads == 0 ? queries.heads != 0 : queries.heads % keys.heads != 0)
-    refuse("a number of query heads that is a multiple of the number of key heads");
+    refuse_heads("a number of query heads that is a multiple of the number of key heads");
   call.leading = broadcast_leading(q, k, v);
   for (const std::int64_t size : call.leading.span()) call.batch = saturating_multiply(call.batch, size);
   if (q.rank() == 2) {

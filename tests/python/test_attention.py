@@ -358,10 +358,60 @@ def test_repeated_elements(rng, dtype):
     assert_accurate(transfuse.attention(q, k, v, bias=bias), q, k, v)
 
 
-def test_memory_does_not_grow_with_the_length(dtype):
-    # (1, 1, 131072, 64) with a window of 512 keys; a matrix of scores would have 64 GiB.
-    keys = 131072
-    q = np.broadcast_to(dtype.type(0.1), (1, 1, 64, 64))
-    k = np.broadcast_to(dtype.type(0.1), (1, 1, keys, 64))
-    result = transfuse.attention(q, k, k, causal="lower_right", window=(511, 0))
-    np.testing.assert_allclose(result, 0.1, rtol=1e-5)
+@pytest.mark.parametrize("keys", [512, 131072])
+@pytest.mark.parametrize("score", [0.0375, 0.0875, 0.1375])
+def test_sums_of_many_equal_terms(dtype, tier, keys, score):
+    # All scores are alike but one: roundings of a running sum would all go the same way.
+    k = np.zeros((keys, 64), dtype)
+    k[0] = score
+    q, v = np.ones((3, 64), dtype), np.ones((keys, 1), dtype)
+    result, lse = transfuse.attention(q, k, v, return_lse=True, config={"isa": tier})
+    exact = np.log(keys - 1 + np.exp(8 * np.float64(dtype.type(score))))
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose(result, 1, rtol=2 * (8 + np.sqrt(keys) / 4) * eps)
+    np.testing.assert_allclose(lse, exact, rtol=2 * (8 + np.sqrt(keys) / 4) * eps)
+
+
+def test_infinite_scores_beside_hidden_poison(dtype, tier):
+    # The first key is seen and has probability 0; the last is hidden.
+    q = np.ones((3, 1), dtype)
+    k = np.array([[-np.inf], [0], [0]], dtype)
+    v = np.array([[1], [2], [np.nan]], dtype)
+    mask = np.array([True, True, False])
+    for changes in (
+        {},
+        {"k": np.array([[-np.inf], [0], [np.nan]], dtype)},
+        {"v": np.array([[1], [2], [np.inf]], dtype)},
+    ):
+        operands = {"k": k, "v": v} | changes
+        result, lse = transfuse.attention(q, **operands, mask=mask, return_lse=True, config={"isa": tier})
+        np.testing.assert_array_equal(result, 2)
+        np.testing.assert_array_equal(lse, 0)
+    v = np.array([[np.nan], [2], [3]], dtype)
+    for options in ({}, {"mask": np.ones(3, bool)}, {"causal": True}):
+        assert np.isnan(transfuse.attention(q, k, v, config={"isa": tier}, **options)).all()
+
+
+def test_a_masking_bias_and_endless_slopes(dtype, tier):
+    ones = np.ones((1, 3, 1), dtype)
+    bias = np.array([0, 0, -np.inf], dtype)
+    slopes = np.array([-np.finfo(dtype).max], dtype)
+    options = {"bias": bias, "alibi_slopes": slopes, "query_offset": 0, "config": {"isa": tier}}
+    result = transfuse.attention(ones[:, :2], ones, ones, **options)
+    np.testing.assert_array_equal(result, 1)
+
+
+def test_a_softcap_next_to_nothing(dtype, tier):
+    q, v = np.zeros((2, 4), dtype), np.array([[1], [3]], dtype)
+    result = transfuse.attention(q, q, v, softcap=np.finfo(dtype).tiny, config={"isa": tier})
+    np.testing.assert_allclose(result, 2)
+
+
+def test_positions_past_all_keys_and_no_values(dtype, tier):
+    q, k, v = (np.ones(shape, dtype) for shape in [(1, 8), (290, 8), (290, 0)])
+    options = {"window": (0, 0), "query_offset": 350, "return_lse": True, "config": {"isa": tier}}
+    result, lse = transfuse.attention(q, k, v, **options)
+    assert result.shape == (1, 0)
+    assert lse == -np.inf
+    result, lse = transfuse.attention(q, k, k, kv_lengths=100, **options | {"query_offset": 200})
+    np.testing.assert_array_equal(result, 0)

@@ -33,6 +33,12 @@ def test_sizes_that_are_none(text):
         parse(text)
 
 
+@pytest.mark.parametrize("option", ["causal", "window16"])
+def test_queries_that_would_see_nothing(option):
+    with pytest.raises(ValueError, match="sizes: expected at least as many keys as queries"):
+        parse(f"1x1x128x64x64:{option}")
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 def test_flops_count_the_pairs_that_are_seen(option):
     case = Attention(3, 2, 10, 8, option=option, window=4 if option == "window" else 0)

@@ -131,6 +131,8 @@ def parse(text: str) -> Attention:
     if min(numbers) < 1 or option is None or (option == "window") != (window > 0):
         raise ValueError(f"{expected}, got {text!r}")
     batch, heads, queries, *keys, depth = numbers
+    if option in ("causal", "window") and keys and keys[0] < queries:
+        raise ValueError(f"sizes: expected at least as many keys as queries with {option}, got {text!r}")
     return Attention(batch, heads, queries, depth, keys=keys[0] if keys else 0, option=option, window=window)
 
 
