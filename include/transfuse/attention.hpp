@@ -66,8 +66,8 @@ Shape attention_lse_shape(const ConstTensorView& q, const ConstTensorView& k, co
 /// \throws ValueError, TypeError (dtypes), std::bad_alloc; nothing has been written then.
 ///
 /// Keys that are masked never influence the result, even if they or their values are NaN or infinite. The result is
-/// bitwise the same for every number of threads and every block_q. Extra memory: per thread 0.4 MiB at depth 64, more with the depth, that do
-/// not grow with Lq or Lk.
+/// bitwise the same for every number of threads and every block_q. Extra memory: per thread 0.4 MiB at depth 64, more
+/// with the depth, that do not grow with Lq or Lk.
 ///
 /// Algorithm: blocks of keys with an online softmax (Milakov & Gimelshein, arXiv:1805.02867; Dao et al.,
 /// arXiv:2205.14135; Dao, arXiv:2307.08691).
