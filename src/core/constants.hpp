@@ -133,6 +133,10 @@ constexpr std::int64_t kAttentionParallelWork = 200'000;
 constexpr std::int64_t kSplitQueries = 64;
 constexpr std::int64_t kInPlaceQueries = 8;
 
+/// Blocks of keys that are read in place: about so many bytes, in multiples of so many keys.
+constexpr std::int64_t kInPlaceBytes = 32768;
+constexpr std::int64_t kInPlaceKeys = 64;
+
 /// Pieces of attention that each thread should have at least, unless they would have fewer queries than kPieceRows.
 constexpr std::int64_t kAttentionPieces = 4;
 constexpr std::int64_t kPieceRows = 64;

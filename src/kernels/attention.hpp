@@ -88,12 +88,12 @@ class Attention {
     for (std::int64_t i = 0; i < queries(); ++i) reset(i);
     const KeyRange all = scores.seen(0, p.rows);
     each_block(all, [&](KeyRange keys) {
-      look_ahead(keys, all);
       if (p.in_place) {
         const StoredRows k{p.k + keys.first * p.k_row, p.k_row};
         const StoredRows v{p.v + keys.first * p.v_row, p.v_row};
         each_tile([&](const Tile& t) { attend_in_place<S>(t, keys, both(keys, seen(t)), k, v); });
       } else {
+        look_ahead(keys, all);
         pack_keys(keys);
         const Panels values =
             p.pack_v ? pack_values(keys) : Panels{p.v + keys.first * p.v_row, tile_cols * size, p.v_row};
@@ -143,15 +143,13 @@ class Attention {
     ahead[next_q] = of(last ? p.next_q : nullptr, p.q_row, p.q_col, q_size, p.rows, p.depth);
     ahead[next_k] = of(last ? p.next_k : p.k + keys.last * p.k_row, p.k_row, p.k_col, stored_size, rows, p.depth);
     ahead[next_v] = of(last ? p.next_v : p.v + keys.last * p.v_row, p.v_row, p.v_col, stored_size, rows, p.value_depth);
-    const std::int64_t steps = p.in_place ? InPlace<V, S>::steps_of_scores(keys.size()) +
-                                                InPlace<V, S>::steps_of_values(keys.size(), p.value_depth)
-                                          : panels(keys.size()) + panels(p.value_depth);
+    const std::int64_t steps = panels(keys.size()) + panels(p.value_depth);
     for (Ahead& one : ahead) one.spread(groups() * tiles_of_a_group() * steps);
   }
 
   static Ahead of(const std::byte* first, std::int64_t row, std::int64_t col, std::int64_t item, std::int64_t rows,
                   std::int64_t cols) {
-    return first == nullptr || col != item ? Ahead{} : Ahead{first, row, cols * item, rows};
+    return first == nullptr || col != item || rows == 0 ? Ahead{} : Ahead{first, row, cols * item, rows};
   }
 
   void ask() {
@@ -217,17 +215,15 @@ class Attention {
     const auto from = [&](const StoredRows& rows, std::int64_t key) {
       return StoredRows{rows.data + (key - keys.first) * rows.row, rows.row};
     };
-    const auto before = [&] { ask(); };
     attend_tile(
         t, keys, range,
         [&](KeyRange cols) {
           copy_queries(t, 0, p.depth);
-          Products::score(elements(p.queries), t.rows, p.depth, from(k, cols.first), cols.size(), elements(p.scores),
-                          before);
+          Products::score(elements(p.queries), t.rows, p.depth, from(k, cols.first), cols.size(), elements(p.scores));
         },
         [&](KeyRange run, const T* weights) {
           Products::add_values(weights, t.rows, from(v, run.first), run.size(), p.value_depth, sums(t.first),
-                               p.sum_row / size, before);
+                               p.sum_row / size);
         });
   }
 
