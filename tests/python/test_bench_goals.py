@@ -81,9 +81,9 @@ def test_time_beside_another_case():
 
 def test_gain_over_float32():
     goal = Goal("g", (SMALL,), gain=1.6, dtypes=("bfloat16",))
-    base, line = line_of(1.6e-5, {"numpy": 1e-5}), line_of(1e-5, {"numpy": 1e-5}, dtype="bfloat16")
+    base, line = line_of(1.61e-5, {"numpy": 1e-5}), line_of(1e-5, {"numpy": 1e-5}, dtype="bfloat16")
     assert verdicts(report_of(base, line), goal) == [MET]
-    assert verdicts(report_of(base, line), dataclasses.replace(goal, gain=1.61)) == [SHORT]
+    assert verdicts(report_of(base, line), dataclasses.replace(goal, gain=1.62)) == [SHORT]
     assert verdicts(report_of(base, line_of(1e-5, {"numpy": 1e-5}, dtype="float16")), goal) == [], "of another dtype"
     assert verdicts(report_of(line), goal) == [], "nothing to compare with"
 
