@@ -158,23 +158,25 @@ def cython(case: Attention) -> list[Form]:
 
 
 def onnxruntime(case: Attention) -> list[Form]:
-    """MultiHeadAttention, and GroupQueryAttention with a cache."""
+    """MultiHeadAttention, or GroupQueryAttention for grouped heads and with a cache."""
     forms = []
-    if case.option != "softcap" and case.group == 1:
+    takes_group = case.option in ("", "causal") and case.queries == case.keys
+    takes_arrays = takes_group if case.group > 1 else case.option != "softcap"
+    if takes_arrays:
         causal = case.option == "causal" and case.queries == case.keys
         bias = case.option != "" and not causal
         setup = _lines(
             _matrix(case) if bias else "",
-            f"multi_head = onnx_attention.attention(q, k, v, {'matrix' if bias else 'None'}, "
+            f"attention = onnx_attention.attention(q, k, v, {'matrix' if bias else 'None'}, "
             f"causal={causal}, threads=threads)",
         )
-        forms.append(Form("multi_head()", False, setup, ("float32",)))
+        forms.append(Form("attention()", False, setup, ("float32", "float16") if case.group > 1 else ("float32",)))
     if _attends_to_end(case) and (case.batch == 1 or case.queries == 1):  # it takes no more
         setup = (
             f"step = {INT8_STEP!r} if dtype == 'int8' else None\n"
-            f"group_query = onnx_attention.with_cache(q, k, v, {case.lengths}, step=step, threads=threads)"
+            f"with_cache = onnx_attention.with_cache(q, k, v, {case.lengths}, step=step, threads=threads)"
         )
-        forms.append(Form("group_query()", False, setup, ("float32", "float16", QUANTISED)))
+        forms.append(Form("with_cache()", False, setup, ("float32", "float16", QUANTISED)))
     return forms
 
 

@@ -21,19 +21,25 @@ def attention(
 ) -> Callable[[], NDArray[Any]]:
     """A function that computes attention of (batch, heads, length, depth) operands.
 
-    The operator wants (batch, length, heads · depth), into which the operands are copied here.
+    The operator wants (batch, length, heads · depth), into which the operands are copied here. Grouped heads are
+    GroupQueryAttention's; as many queries as keys, and no bias then.
     """
     batch, heads, length, depth = q.shape
     names = ["q", "k", "v", *(["bias"] if bias is not None else [])]
     arrays = [np.ascontiguousarray(x.swapaxes(1, 2)).reshape(batch, x.shape[2], -1) for x in (q, k, v)]
     if bias is not None:
         arrays.append(np.ascontiguousarray(np.broadcast_to(bias, (*bias.shape[:2], length, k.shape[2]))))
-    used = ["q", "k", "v", *(["", "", "bias"] if bias is not None else [])]
-    model = _model(
-        "MultiHeadAttention", used, dict(zip(names, arrays, strict=True)), num_heads=heads, unidirectional=int(causal)
-    )
+    inputs: dict[str, NDArray[Any]] = dict(zip(names, arrays, strict=True))
+    if k.shape[1] == heads:
+        used = ["q", "k", "v", *(["", "", "bias"] if bias is not None else [])]
+        model = _model("MultiHeadAttention", used, inputs, num_heads=heads, unidirectional=int(causal))
+    else:
+        inputs |= {"last": np.full(batch, length - 1, np.int32), "longest": np.array([length], np.int32)}
+        used = ["q", "k", "v", "", "", "last", "longest"]
+        attributes = {"num_heads": heads, "kv_num_heads": k.shape[1], "causal": int(causal)}
+        model = _model("GroupQueryAttention", used, inputs, **attributes)
     session = onnxruntime.InferenceSession(model, _options(threads), providers=["CPUExecutionProvider"])
-    given = {name: onnxruntime.OrtValue.ortvalue_from_numpy(x) for name, x in zip(names, arrays, strict=True)}
+    given = {name: onnxruntime.OrtValue.ortvalue_from_numpy(x) for name, x in inputs.items()}
 
     def call() -> NDArray[Any]:
         result: NDArray[Any] = session.run_with_ort_values(["out"], given)[0].numpy()
