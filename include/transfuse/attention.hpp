@@ -7,6 +7,7 @@
 #include <span>
 
 #include "transfuse/isa.hpp"
+#include "transfuse/kv_cache.hpp"
 #include "transfuse/tensor.hpp"
 
 namespace transfuse {
@@ -22,10 +23,12 @@ enum class Causal : std::uint8_t {
 /// Where heads and sequence stand among the dimensions: (..., heads, sequence, depth) or (..., sequence, heads, depth).
 enum class HeadLayout : std::uint8_t { bhsd, bshd };
 
-/// Blocking of attention. 0 means: the default of the constants table. Only block_kv affects rounding.
+/// Blocking of attention. 0 means: the default of the constants table. Only block_kv and key_chunk affect rounding.
 struct AttentionConfig {
   std::int64_t block_q = 0;   ///< queries that one piece of work computes, 1...2^20
   std::int64_t block_kv = 0;  ///< keys that are met at a time, 1...2^20; more than 1024 count as 1024
+  /// Where few queries share keys, threads share the keys too: parts of so many, 1...2^20.
+  std::int64_t key_chunk = 0;
 };
 
 /// Hq query heads, Hkv heads of keys and values, Lq queries, Lk keys; "..." are the leading dimensions of q, k and v,
@@ -72,6 +75,13 @@ Shape attention_lse_shape(const ConstTensorView& q, const ConstTensorView& k, co
 /// Algorithm: blocks of keys with an online softmax (Milakov & Gimelshein, arXiv:1805.02867; Dao et al.,
 /// arXiv:2205.14135; Dao, arXiv:2307.08691).
 void attention(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v, const TensorView& out,
+               const std::optional<TensorView>& lse, const AttentionOptions& options = {});
+
+/// The same with the keys and values of a cache: the queries are its last Lq positions, unless a query_offset says
+/// otherwise. `options` must leave kv_lengths alone.
+///
+/// \param q  (batch, Hq, Lq, D), of the cache's dtype; float32, float16 or bfloat16 with one of int8
+void attention(const ConstTensorView& q, const KVCache& cache, const TensorView& out,
                const std::optional<TensorView>& lse, const AttentionOptions& options = {});
 
 }  // namespace transfuse

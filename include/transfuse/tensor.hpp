@@ -9,25 +9,49 @@
 
 namespace transfuse {
 
-/// The element types. The values of those that are computed with index the tables of kernels and constants; boolean (a
-/// byte, 0 is false) is for masks only.
-enum class DType : std::uint8_t { float32, float64, boolean };
+/// The element types. Their values index the tables of kernels and constants: those that are computed with come first,
+/// then those that are only stored (int8: by caches, with scales beside it); boolean (a byte, 0 is false) is for masks.
+enum class DType : std::uint8_t { float32, float64, float16, bfloat16, int8, boolean };
 
-inline constexpr int kDTypeCount = 2;  ///< that are computed with
+inline constexpr int kDTypeCount = 2;    ///< that are computed with
+inline constexpr int kStoredDTypes = 5;  ///< that hold numbers
 
 /// Size of one element in bytes.
-constexpr std::int64_t item_size(DType dtype) { return dtype == DType::boolean ? 1 : dtype == DType::float32 ? 4 : 8; }
-
-/// The name as NumPy spells it.
-constexpr const char* name(DType dtype) {
-  return dtype == DType::boolean ? "bool" : dtype == DType::float32 ? "float32" : "float64";
+constexpr std::int64_t item_size(DType dtype) {
+  constexpr std::int64_t sizes[] = {4, 8, 2, 2, 1, 1};
+  return sizes[static_cast<int>(dtype)];
 }
+
+/// The name as NumPy and ml_dtypes spell it.
+constexpr const char* name(DType dtype) {
+  constexpr const char* names[] = {"float32", "float64", "float16", "bfloat16", "int8", "bool"};
+  return names[static_cast<int>(dtype)];
+}
+
+/// What is computed with where `dtype` is stored.
+constexpr DType compute_dtype(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
+
+/// Elements of 16 bits: IEEE's binary16, and the upper half of binary32.
+struct Float16 {
+  std::uint16_t bits;
+};
+struct BFloat16 {
+  std::uint16_t bits;
+};
 
 /// The DType of a C++ element type.
 template <class T>
-inline constexpr DType dtype_of = std::is_same_v<T, bool>    ? DType::boolean
-                                  : std::is_same_v<T, float> ? DType::float32
-                                                             : DType::float64;
+inline constexpr DType dtype_of = DType::boolean;
+template <>
+inline constexpr DType dtype_of<float> = DType::float32;
+template <>
+inline constexpr DType dtype_of<double> = DType::float64;
+template <>
+inline constexpr DType dtype_of<Float16> = DType::float16;
+template <>
+inline constexpr DType dtype_of<BFloat16> = DType::bfloat16;
+template <>
+inline constexpr DType dtype_of<std::int8_t> = DType::int8;
 
 /// The largest number of dimensions that a view may have (as in NumPy 2).
 inline constexpr int kMaxRank = 64;

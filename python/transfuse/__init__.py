@@ -7,7 +7,7 @@
 """
 
 try:
-    from transfuse._core import __version__, attention, matmul_t
+    from transfuse._core import KVCache, __version__, attention, matmul_t
 except ImportError as error:
     if "libgomp" in str(error):
         raise ImportError(
@@ -19,4 +19,4 @@ except ImportError as error:
 from transfuse._info import info
 from transfuse._isa import isa
 
-__all__ = ["__version__", "attention", "info", "isa", "matmul_t"]
+__all__ = ["KVCache", "__version__", "attention", "info", "isa", "matmul_t"]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, Protocol, SupportsFloat, SupportsIndex, TypeAlias, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 class _SupportsDLPack(Protocol):
     def __dlpack__(self, *, max_version: tuple[int, int] | None = ...) -> Any: ...
@@ -14,7 +14,7 @@ class _SupportsArrayInterface(Protocol):
     @property
     def __array_interface__(self) -> dict[str, Any]: ...
 
-_Array: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
+_Array: TypeAlias = NDArray[Any]  # float32 or float64; attention's also float16 or ml_dtypes.bfloat16
 _ArrayLike: TypeAlias = _Array | _SupportsDLPack | _SupportsArrayInterface
 _Activation: TypeAlias = Literal["relu", "gelu", "gelu_tanh", "silu"]
 _BoolLike: TypeAlias = NDArray[np.bool_] | _SupportsDLPack | _SupportsArrayInterface
@@ -40,9 +40,10 @@ def matmul_t(
 @overload
 def attention(
     q: _ArrayLike,
-    k: _ArrayLike,
-    v: _ArrayLike,
+    k: _ArrayLike | None = None,
+    v: _ArrayLike | None = None,
     *,
+    cache: KVCache | None = None,
     mask: _BoolLike | None = None,
     bias: _ArrayLike | None = None,
     causal: _Causal = False,
@@ -62,9 +63,10 @@ def attention(
 @overload
 def attention(
     q: _ArrayLike,
-    k: _ArrayLike,
-    v: _ArrayLike,
+    k: _ArrayLike | None = None,
+    v: _ArrayLike | None = None,
     *,
+    cache: KVCache | None = None,
     mask: _BoolLike | None = None,
     bias: _ArrayLike | None = None,
     causal: _Causal = False,
@@ -81,6 +83,47 @@ def attention(
     num_threads: SupportsIndex | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> tuple[NDArray[Any], NDArray[Any]]: ...
+
+class KVCache:
+    def __init__(
+        self,
+        batch: SupportsIndex,
+        kv_heads: SupportsIndex,
+        capacity: SupportsIndex,
+        head_dim: SupportsIndex,
+        *,
+        v_head_dim: SupportsIndex | None = None,
+        dtype: DTypeLike = "float32",
+    ) -> None: ...
+    def append(self, k: _ArrayLike, v: _ArrayLike, *, lengths: _Integers | None = None) -> None: ...
+    def truncate(self, lengths: _Integers) -> None: ...
+    def reset(self) -> None: ...
+    def grow(self, capacity: SupportsIndex) -> None: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def kv_heads(self) -> int: ...
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def v_head_dim(self) -> int: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def lengths(self) -> NDArray[np.int64]: ...
+    @property
+    def keys(self) -> NDArray[Any]: ...
+    @property
+    def values(self) -> NDArray[Any]: ...
+    @property
+    def key_scales(self) -> NDArray[np.float32] | None: ...
+    @property
+    def value_scales(self) -> NDArray[np.float32] | None: ...
+
 def available_isas() -> tuple[str, ...]: ...
 def current_isa() -> str: ...
 def current_isa_source() -> str: ...

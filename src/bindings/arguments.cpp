@@ -17,8 +17,7 @@ Object find_attribute(PyObject* object, const char* name) {
   return Object(value);
 }
 
-std::string type_name(PyObject* object) {
-  PyTypeObject* type = Py_TYPE(object);
+std::string name_of_type(PyTypeObject* type) {
   const Object module = find_attribute(reinterpret_cast<PyObject*>(type), "__module__");
   const std::string name = text_of(find_attribute(reinterpret_cast<PyObject*>(type), "__qualname__").get());
   if (!module || !PyUnicode_Check(module.get())) return name;
@@ -50,9 +49,9 @@ void set_python_error(const char* function) noexcept {
   }
 }
 
-Signature::Signature(const char* function, std::initializer_list<const char*> positional,
+Signature::Signature(const char* function, int required, std::initializer_list<const char*> positional,
                      std::initializer_list<const char*> keyword_only)
-    : function_(function), positional_(static_cast<int>(positional.size())) {
+    : function_(function), required_(required), positional_(static_cast<int>(positional.size())) {
   for (const auto& names : {positional, keyword_only}) {
     for (const char* name : names) {
       names_.at(static_cast<std::size_t>(count_)) = PyUnicode_InternFromString(name);
@@ -94,9 +93,12 @@ void Signature::parse(PyObject* const* args, Py_ssize_t positional, PyObject* ke
     if (value != nullptr) refuse("%s() got multiple values for argument '%U'", name);
     value = args[positional + i];
   }
-  for (int i = 0; i < positional_; ++i)
-    if (values[static_cast<std::size_t>(i)] == nullptr)
-      refuse("%s() missing required argument '%U'", names_[static_cast<std::size_t>(i)]);
+  for (int i = 0; i < required_; ++i) require(i, values);
+}
+
+void Signature::require(int index, std::span<PyObject* const> values) const {
+  if (values[static_cast<std::size_t>(index)] == nullptr)
+    refuse("%s() missing required argument '%U'", names_[static_cast<std::size_t>(index)]);
 }
 
 }  // namespace transfuse::python

@@ -9,12 +9,13 @@
 
 namespace transfuse::python {
 
-/// The parameters of a function: `positional` ones, of which all are required, then keyword-only ones, all optional.
+/// The parameters of a function: `positional` ones, of which the first `required` must be given, then keyword-only
+/// ones, all optional.
 class Signature {
  public:
   static constexpr int kMaxParameters = 32;
 
-  Signature(const char* function, std::initializer_list<const char*> positional,
+  Signature(const char* function, int required, std::initializer_list<const char*> positional,
             std::initializer_list<const char*> keyword_only);
 
   const char* function() const { return function_; }
@@ -23,11 +24,15 @@ class Signature {
   /// \throws ErrorSet (TypeError), worded as Python's own
   void parse(PyObject* const* args, Py_ssize_t positional, PyObject* keyword_names, std::span<PyObject*> values) const;
 
+  /// \throws ErrorSet (TypeError) if parameter number `index` was not given
+  void require(int index, std::span<PyObject* const> values) const;
+
  private:
   int find(PyObject* name) const;
   [[noreturn]] void refuse(const char* format, PyObject* name) const;
 
   const char* function_;
+  int required_;
   int positional_;
   int count_ = 0;
   std::array<PyObject*, kMaxParameters> names_{};  // interned

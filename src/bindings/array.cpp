@@ -17,9 +17,18 @@ std::span<const std::int64_t> dimensions(const npy_intp* values, int count) {
   return {values, static_cast<std::size_t>(count)};
 }
 
-std::string expected_dtype(const char* argument, const std::string& got, Elements elements = Elements::floating) {
-  return std::string(argument) + ": expected dtype " + (elements == Elements::boolean ? "bool" : "float32 or float64") +
-         ", got " + got;
+std::string expected_dtype(const char* argument, const std::string& got, Elements elements) {
+  constexpr const char* expected[] = {"float32 or float64", "float32, float64, float16 or bfloat16", "bool"};
+  return std::string(argument) + ": expected dtype " + expected[static_cast<int>(elements)] + ", got " + got;
+}
+
+bool is_one_of(Elements elements, const std::optional<DType>& dtype) {
+  if (!dtype) return false;
+  switch (elements) {
+    case Elements::computed: return *dtype == DType::float32 || *dtype == DType::float64;
+    case Elements::floating: return *dtype != DType::boolean;
+    default: return *dtype == DType::boolean;
+  }
 }
 
 std::string dtype_text(PyArrayObject* array) { return text_of(reinterpret_cast<PyObject*>(PyArray_DESCR(array))); }
@@ -62,8 +71,27 @@ std::optional<DType> dlpack_dtype(const dlpack::DataType& dtype) {
   if (dtype.lanes != 1) return std::nullopt;
   if (dtype.code == dlpack::kFloat && dtype.bits == 32) return DType::float32;
   if (dtype.code == dlpack::kFloat && dtype.bits == 64) return DType::float64;
+  if (dtype.code == dlpack::kFloat && dtype.bits == 16) return DType::float16;
+  if (dtype.code == dlpack::kBFloat && dtype.bits == 16) return DType::bfloat16;
   if (dtype.code == dlpack::kBool && dtype.bits == 8) return DType::boolean;
   return std::nullopt;
+}
+
+/// A new reference to NumPy's descriptor.
+PyArray_Descr* new_descriptor(DType dtype) {
+  switch (dtype) {
+    case DType::float32: return PyArray_DescrFromType(NPY_FLOAT);
+    case DType::float64: return PyArray_DescrFromType(NPY_DOUBLE);
+    case DType::float16: return PyArray_DescrFromType(NPY_HALF);
+    case DType::int8: return PyArray_DescrFromType(NPY_INT8);
+    case DType::boolean: return PyArray_DescrFromType(NPY_BOOL);
+    case DType::bfloat16: break;
+  }
+  const Object module = Object::checked(PyImport_ImportModule("ml_dtypes"));
+  const Object type = Object::checked(PyObject_GetAttrString(module.get(), "bfloat16"));
+  PyArray_Descr* const descriptor = PyArray_DescrFromTypeObject(type.get());
+  if (descriptor == nullptr) throw ErrorSet{};
+  return descriptor;
 }
 
 /// Calls a method without arguments or with the keyword max_version=(1, 0).
@@ -94,10 +122,9 @@ std::string take_error() {
 
 }  // namespace
 
-TensorView view_of(PyArrayObject* array) {
+TensorView view_of(PyArrayObject* array, DType dtype) {
   const int rank = PyArray_NDIM(array);
-  return {bytes_of(array), dtype_of_array(array), dimensions(PyArray_DIMS(array), rank),
-          dimensions(PyArray_STRIDES(array), rank)};
+  return {bytes_of(array), dtype, dimensions(PyArray_DIMS(array), rank), dimensions(PyArray_STRIDES(array), rank)};
 }
 
 InputArray::InputArray(PyObject* object, const char* argument, Elements elements) : elements_(elements) {
@@ -118,10 +145,9 @@ void InputArray::set_rank(int rank, const char* argument) {
 }
 
 void InputArray::read_ndarray(PyArrayObject* array, const char* argument) {
-  const bool fits =
-      elements_ == Elements::boolean ? PyArray_TYPE(array) == NPY_BOOL : supported_dtype(array).has_value();
-  if (!fits) throw TypeError(expected_dtype(argument, dtype_text(array), elements_));
-  const TensorView view = view_of(array);
+  const auto dtype = dtype_of_array(array);
+  if (!is_one_of(elements_, dtype)) throw TypeError(expected_dtype(argument, dtype_text(array), elements_));
+  const TensorView view = view_of(array, *dtype);
   view_.data = view.data;
   view_.dtype = view.dtype;
   set_rank(view.rank(), argument);
@@ -170,7 +196,7 @@ bool InputArray::read_dlpack(PyObject* object, const char* argument) {
   }
 
   const auto dtype = dlpack_dtype(tensor->dtype);
-  if (!dtype || (*dtype == DType::boolean) != (elements_ == Elements::boolean)) {
+  if (!is_one_of(elements_, dtype)) {
     const Object named = find_attribute(object, "dtype");
     throw TypeError(expected_dtype(argument, named ? text_of(named.get()) : "another DLPack type", elements_));
   }
@@ -205,21 +231,42 @@ bool InputArray::read_array_interface(PyObject* object, const char* argument) {
   return true;
 }
 
-TensorView output_view(PyObject* object, const char* argument) {
+TensorView output_view(PyObject* object, const char* argument, Elements elements) {
   if (!PyArray_Check(object))
     throw TypeError(std::string(argument) + ": expected numpy.ndarray, got " + type_name(object));
   if (!PyArray_CheckExact(object)) refuse_masked_array(object, argument);
   auto* array = reinterpret_cast<PyArrayObject*>(object);
-  if (!supported_dtype(array)) throw ValueError(expected_dtype(argument, dtype_text(array)));
+  const auto dtype = dtype_of_array(array);
+  if (!is_one_of(elements, dtype)) throw ValueError(expected_dtype(argument, dtype_text(array), elements));
   if (!PyArray_ISWRITEABLE(array))
     throw ValueError(std::string(argument) + ": expected a writable array, got a read-only one");
-  return view_of(array);
+  return view_of(array, *dtype);
 }
 
 Object new_array(const Shape& shape, DType dtype) {
   npy_intp dims[kMaxRank];
   for (int i = 0; i < shape.rank; ++i) dims[i] = shape.dims[i];
-  return Object::checked(PyArray_SimpleNew(shape.rank, dims, dtype == DType::float32 ? NPY_FLOAT : NPY_DOUBLE));
+  return Object::checked(PyArray_SimpleNewFromDescr(shape.rank, dims, new_descriptor(dtype)));
+}
+
+Object view_array(const ConstTensorView& view, Object owner) {
+  npy_intp dims[kMaxRank];
+  npy_intp strides[kMaxRank];
+  std::ranges::copy(view.shape, dims);
+  std::ranges::copy(view.strides, strides);
+  Object array = Object::checked(PyArray_NewFromDescr(&PyArray_Type, new_descriptor(view.dtype), view.rank(), dims,
+                                                      strides, const_cast<std::byte*>(view.data), 0, nullptr));
+  if (PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(array.get()), owner.release()) != 0) throw ErrorSet{};
+  return array;
+}
+
+// NumPy numbers the dtypes of other modules as they come; this one's is known once it has been seen.
+std::optional<DType> user_dtype(PyArrayObject* array) {
+  static int bfloat16 = -1;
+  const int number = PyArray_TYPE(array);
+  if (number < NPY_USERDEF) return std::nullopt;
+  if (bfloat16 < 0 && name_of_type(PyArray_DESCR(array)->typeobj) == "ml_dtypes.bfloat16") bfloat16 = number;
+  return number == bfloat16 ? std::optional(DType::bfloat16) : std::nullopt;
 }
 
 }  // namespace transfuse::python

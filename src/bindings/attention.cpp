@@ -4,15 +4,17 @@
 
 #include "bindings/arguments.hpp"
 #include "bindings/array.hpp"
+#include "bindings/kv_cache.hpp"
 #include "bindings/operations.hpp"
 #include "bindings/options.hpp"
 #include "core/constants.hpp"
+#include "transfuse/error.hpp"
 
 namespace transfuse::python {
 namespace {
 
 constexpr const char* kDocumentation =
-    R"(attention(q, k, v, *, mask=None, bias=None, causal=False, query_offset=None, scale=None, window=None, softcap=None, alibi_slopes=None, sinks=None, kv_lengths=None, layout="bhsd", out=None, return_lse=False, num_threads=None, config=None)
+    R"(attention(q, k=None, v=None, *, cache=None, mask=None, bias=None, causal=False, query_offset=None, scale=None, window=None, softcap=None, alibi_slopes=None, sinks=None, kv_lengths=None, layout="bhsd", out=None, return_lse=False, num_threads=None, config=None)
 --
 
 Attention, softmax(scale·q·kᵀ)·v, with every option in one pass and without a matrix of scores.
@@ -23,22 +25,27 @@ Scores are, in this order: ``s = scale * q·k``; with `softcap`, ``s = softcap *
 Parameters
 ----------
 q : array (..., Hq, Lq, D)
-    float32 or float64, any strides: a numpy.ndarray, or any CPU array with ``__dlpack__`` (PyTorch, JAX) or
-    ``__array_interface__``, which are read in place. (Lq, D) is one head.
+    float32, float64, float16 or bfloat16 (ml_dtypes), any strides: a numpy.ndarray, or any CPU array with ``__dlpack__``
+    (PyTorch, JAX) or ``__array_interface__``, which are read in place. (Lq, D) is one head. With 16 bits everything is
+    computed in float32, and the result rounded.
 k : array (..., Hkv, Lk, D)
     Of the dtype of `q`. Hq is a multiple of Hkv: query head h reads head ``h // (Hq // Hkv)``, which is not repeated in
     memory. Leading dimensions of `q`, `k` and `v` broadcast.
 v : array (..., Hkv, Lk, Dv)
     Of the dtype of `q`.
+cache : KVCache, optional
+    Instead of `k` and `v`: what it holds, Lk being the longest of its lengths. The queries are the last Lq positions of
+    each sequence, unless a `query_offset` says otherwise. `q` has the cache's dtype, with one of int8 any but float64;
+    `kv_lengths` are the cache's.
 mask : bool array, optional
     Broadcasts to (..., Hq, Lq, Lk) in either layout, or (Lq, Lk) for matrices. True: the query attends to the key.
 bias : array, optional
     Of the dtype of `q` or float32; broadcasts as `mask` does and is added to the scores. -inf masks, no finite number does.
 causal : {False, True, "upper_left", "lower_right"}
-    A query sees the keys up to its position. True needs Lq == Lk or a `query_offset`; otherwise say whether the first
+    A query sees the keys up to its position. True needs Lq == Lk, a `cache` or a `query_offset`; otherwise say whether the first
     query stands at the first key (PyTorch) or the last at the last (flash-attn).
 query_offset : int or array of ints (...), optional
-    Default: 0 if Lq == Lk or causal is "upper_left", unless it is "lower_right"; else the number of keys (Lk, or the
+    Default, without a cache: 0 if Lq == Lk or causal is "upper_left", unless it is "lower_right"; else the number of keys (Lk, or the
     sequence's `kv_lengths`) - Lq.
 scale : float, optional
     Default: 1 / sqrt(D); needed where D is 0.
@@ -61,9 +68,9 @@ return_lse : bool
 num_threads : int, optional
     Default: the least of OpenMP's maximum, the CPU affinity and the cgroup quota.
 config : mapping, optional
-    ``block_q``, ``block_kv`` (queries and keys of a block; more than 1024 keys count as 1024, and only block_kv affects
-    rounding), ``isa`` ("scalar", "avx2", "avx512") and
-    ``threads``. An explicit `num_threads` wins.
+    ``block_q``, ``block_kv`` (queries and keys of a block; more than 1024 keys count as 1024), ``key_chunk`` (where few
+    queries share keys: the part of them that is one piece of work), of which only block_kv and key_chunk affect rounding;
+    ``isa`` ("scalar", "avx2", "avx512") and ``threads``. An explicit `num_threads` wins.
 
 Returns
 -------
@@ -72,7 +79,7 @@ numpy.ndarray (..., Hq, Lq, Dv)
     number of threads.
 lse : numpy.ndarray (..., Hq, Lq)
     If `return_lse`: the natural logarithm of each softmax's denominator, sinks included, in either layout; -inf for a query
-    that sees nothing.
+    that sees nothing. float64 for float64, else float32.
 
 Raises
 ------
@@ -80,7 +87,7 @@ ValueError
     Shapes that do not fit, a value out of range, causal=True with Lq != Lk, an unknown config key, layout or tier, or an
     `out` of another shape or dtype, read-only, or overlapping an input or itself.
 TypeError
-    Another dtype than float32 and float64, mixed dtypes, a mask that is not bool, lengths that are not integers, an object
+    A dtype that is not one of these, mixed dtypes, neither `k` and `v` nor a `cache` or both, a mask that is not bool, lengths that are not integers, an object
     that is no array, a tensor that requires grad.
 MemoryError
     The results or the working memory (a thread's grows with the depth, 0.4 MiB at 64, not with the sequences) cannot be
@@ -110,6 +117,7 @@ enum Parameter {
   kQ,
   kK,
   kV,
+  kCache,
   kMask,
   kBias,
   kCausal,
@@ -131,9 +139,9 @@ enum Parameter {
 PyObject* attention(PyObject* /*module*/, PyObject* const* args, Py_ssize_t positional, PyObject* keyword_names) {
   try {
     static const Signature signature(
-        "attention", {"q", "k", "v"},
-        {"mask", "bias", "causal", "query_offset", "scale", "window", "softcap", "alibi_slopes", "sinks", "kv_lengths",
-         "layout", "out", "return_lse", "num_threads", "config"});
+        "attention", 1, {"q", "k", "v"},
+        {"cache", "mask", "bias", "causal", "query_offset", "scale", "window", "softcap", "alibi_slopes", "sinks",
+         "kv_lengths", "layout", "out", "return_lse", "num_threads", "config"});
     PyObject* given[kCount];
     signature.parse(args, positional, keyword_names, given);
 
@@ -152,10 +160,8 @@ PyObject* attention(PyObject* /*module*/, PyObject* const* args, Py_ssize_t posi
     if (given[kLayout] != nullptr) options.layout = read_layout(given[kLayout]);
     const bool return_lse = given[kReturnLse] != nullptr && read_bool(given[kReturnLse], "return_lse");
 
-    const InputArray q(given[kQ], "q");
-    const InputArray k(given[kK], "k");
-    const InputArray v(given[kV], "v");
-    std::optional<InputArray> mask, bias, slopes, sinks;
+    const InputArray q(given[kQ], "q", Elements::floating);
+    std::optional<InputArray> k, v, mask, bias, slopes, sinks;
     const auto read = [&](Parameter parameter, const char* name, std::optional<InputArray>& array,
                           std::optional<ConstTensorView>& view, Elements elements = Elements::floating) {
       if (!is_none(given[parameter])) view = array.emplace(given[parameter], name, elements).view();
@@ -165,7 +171,19 @@ PyObject* attention(PyObject* /*module*/, PyObject* const* args, Py_ssize_t posi
     read(kAlibiSlopes, "alibi_slopes", slopes, options.alibi_slopes);
     read(kSinks, "sinks", sinks, options.sinks);
 
-    const AttentionCall call = prepare_attention(q.view(), k.view(), v.view(), options.layout);
+    std::optional<CachedTokens> cached;
+    const auto prepare = [&] {
+      if (is_none(given[kCache])) {
+        for (const Parameter needed : {kK, kV}) signature.require(needed, given);
+        k.emplace(given[kK], "k", Elements::floating);
+        v.emplace(given[kV], "v", Elements::floating);
+        return prepare_attention(q.view(), k->view(), v->view(), options.layout);
+      }
+      if (!is_none(given[kK]) || !is_none(given[kV]))
+        throw TypeError("cache: expected None beside k and v, got a KVCache");
+      return prepare_attention(q.view(), cached.emplace(read_cache(given[kCache]).tokens()), options.layout);
+    };
+    const AttentionCall call = prepare();
     std::vector<std::int64_t> offsets, lengths;
     if (!is_none(given[kQueryOffset])) {
       offsets = read_integers(given[kQueryOffset], "query_offset", call.leading.span());
@@ -180,17 +198,18 @@ PyObject* attention(PyObject* /*module*/, PyObject* const* args, Py_ssize_t posi
     TensorView out;
     if (is_none(given[kOut])) {
       result = new_array(call.out_shape, call.q.dtype);
-      out = view_of(reinterpret_cast<PyArrayObject*>(result.get()));
+      out = view_of(reinterpret_cast<PyArrayObject*>(result.get()), call.q.dtype);
     } else {
-      out = output_view(given[kOut], "out");
+      out = output_view(given[kOut], "out", Elements::floating);
       check_attention_out(call, out, options);
       result = Object::borrowed(given[kOut]);
     }
     Object lse_array;
     std::optional<TensorView> lse;
     if (return_lse) {
-      lse_array = new_array(call.lse_shape, call.q.dtype);
-      lse = view_of(reinterpret_cast<PyArrayObject*>(lse_array.get()));
+      const DType dtype = compute_dtype(call.q.dtype);
+      lse_array = new_array(call.lse_shape, dtype);
+      lse = view_of(reinterpret_cast<PyArrayObject*>(lse_array.get()), dtype);
     }
 
     if (call.work() < kReleaseLockWork) {

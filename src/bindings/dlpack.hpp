@@ -8,6 +8,7 @@ namespace transfuse::dlpack {
 
 inline constexpr std::int32_t kCpu = 1;
 inline constexpr std::uint8_t kFloat = 2;
+inline constexpr std::uint8_t kBFloat = 4;
 inline constexpr std::uint8_t kBool = 6;
 
 struct Device {

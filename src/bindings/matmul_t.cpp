@@ -73,7 +73,7 @@ PyObject* quick_matmul_t(PyObject* const* args, Py_ssize_t positional, PyObject*
   PyArrayObject* const a = plain_matrix(args[0]);
   PyArrayObject* const b = plain_matrix(args[1]);
   if (a == nullptr || b == nullptr || PyArray_TYPE(a) != PyArray_TYPE(b)) return nullptr;
-  QuickMatmulT product{.dtype = dtype_of_array(a),
+  QuickMatmulT product{.dtype = *computed_dtype(a),
                        .a = bytes_of(a),
                        .b = bytes_of(b),
                        .out = nullptr,
@@ -99,7 +99,7 @@ PyObject* quick_matmul_t(PyObject* const* args, Py_ssize_t positional, PyObject*
 PyObject* matmul_t(PyObject* /*module*/, PyObject* const* args, Py_ssize_t positional, PyObject* keyword_names) {
   try {
     if (PyObject* result = quick_matmul_t(args, positional, keyword_names)) return result;
-    static const Signature signature("matmul_t", {"a", "b"}, {"out", "bias", "activation", "num_threads", "config"});
+    static const Signature signature("matmul_t", 2, {"a", "b"}, {"out", "bias", "activation", "num_threads", "config"});
     PyObject* given[kCount];
     signature.parse(args, positional, keyword_names, given);
 
@@ -124,7 +124,7 @@ PyObject* matmul_t(PyObject* /*module*/, PyObject* const* args, Py_ssize_t posit
     TensorView out;
     if (is_none(given[kOut])) {
       result = new_array(call.out_shape, call.a.dtype);
-      out = view_of(reinterpret_cast<PyArrayObject*>(result.get()));
+      out = view_of(reinterpret_cast<PyArrayObject*>(result.get()), call.a.dtype);
     } else {
       out = output_view(given[kOut], "out");
       check_matmul_t_out(call, out, options);

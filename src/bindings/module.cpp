@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "bindings/kv_cache.hpp"
 #include "bindings/operations.hpp"
 #include "bindings/options.hpp"
 #include "bindings/probes.hpp"
@@ -146,6 +147,7 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "The compiled part of transfuse.";
   static PyMethodDef methods[] = {matmul_t_method(), attention_method(), {nullptr, nullptr, 0, nullptr}};
   if (PyModule_AddFunctions(m.ptr(), methods) != 0) throw py::error_already_set();
+  define_kv_cache(m);
   define_machine(m);
   define_probes(m);
   define_tuned(m);

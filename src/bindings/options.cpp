@@ -18,16 +18,6 @@ constexpr std::pair<const char*, Activation> kActivations[] = {
     {"silu", Activation::silu},
 };
 
-/// An int, or whatever has __index__; numbers that do not fit become the largest or least one that does.
-std::int64_t read_integer(PyObject* object, const std::string& argument) {
-  if (PyIndex_Check(object) == 0) throw TypeError(argument + ": expected an int, got " + type_name(object));
-  const Object index = Object::checked(PyNumber_Index(object));
-  int overflow = 0;
-  const std::int64_t value = PyLong_AsLongLongAndOverflow(index.get(), &overflow);
-  if (overflow != 0) return overflow > 0 ? LLONG_MAX : LLONG_MIN;
-  return value;
-}
-
 std::string read_string(PyObject* object, const std::string& argument) {
   if (!PyUnicode_Check(object)) throw TypeError(argument + ": expected a str, got " + type_name(object));
   return text_of(object);
@@ -70,6 +60,37 @@ DType read_dtype(const std::string& text) {
   for (DType dtype : {DType::float32, DType::float64})
     if (text == name(dtype)) return dtype;
   throw ValueError("dtype: expected 'float32' or 'float64', got '" + text + "'");
+}
+
+std::int64_t read_integer(PyObject* object, const std::string& argument) {
+  if (PyIndex_Check(object) == 0) throw TypeError(argument + ": expected an int, got " + type_name(object));
+  const Object index = Object::checked(PyNumber_Index(object));
+  int overflow = 0;
+  const std::int64_t value = PyLong_AsLongLongAndOverflow(index.get(), &overflow);
+  if (overflow != 0) return overflow > 0 ? LLONG_MAX : LLONG_MIN;
+  return value;
+}
+
+DType read_stored_dtype(PyObject* object) {
+  constexpr DType stored[] = {DType::float32, DType::float64, DType::float16, DType::bfloat16, DType::int8};
+  std::string text;
+  if (PyUnicode_Check(object)) {
+    text = text_of(object);
+  } else {
+    PyArray_Descr* descriptor = nullptr;
+    if (object == Py_None || PyArray_DescrConverter(object, &descriptor) == 0) {
+      PyErr_Clear();
+      throw TypeError("dtype: expected a dtype or its name, got " + type_name(object));
+    }
+    const Object owned(reinterpret_cast<PyObject*>(descriptor));
+    text = text_of(find_attribute(owned.get(), "name").get());
+  }
+  std::string known;
+  for (const DType dtype : stored) {
+    if (text == name(dtype)) return dtype;
+    known += std::string(known.empty() ? "'" : ", '") + name(dtype) + "'";
+  }
+  throw ValueError("dtype: expected one of " + known + ", got '" + text + "'");
 }
 
 bool read_bool(PyObject* object, const char* argument) {

@@ -28,8 +28,15 @@ int read_threads(PyObject* object, const char* argument);
 /// The name of a tier that this machine can run. \throws TypeError, ValueError naming `argument`
 Isa read_isa(PyObject* object, const char* argument);
 
-/// \throws ValueError
+/// One that is computed with. \throws ValueError
 DType read_dtype(const std::string& text);
+
+/// One that is stored: its name, or whatever numpy.dtype() takes. \throws TypeError, ValueError
+DType read_stored_dtype(PyObject* object);
+
+/// An int, or whatever has __index__; numbers that do not fit become the largest or least one that does. \throws
+/// TypeError
+std::int64_t read_integer(PyObject* object, const std::string& argument);
 
 /// \throws TypeError
 bool read_bool(PyObject* object, const char* argument);

@@ -68,8 +68,11 @@ class ReleasedLock {
 /// The attribute, or nothing if there is none. \throws ErrorSet
 Object find_attribute(PyObject* object, const char* name);
 
-/// The name of an object's type: "list", "torch.Tensor".
-std::string type_name(PyObject* object);
+/// The name of a type: "list", "torch.Tensor".
+std::string name_of_type(PyTypeObject* type);
+
+/// That of an object's type.
+inline std::string type_name(PyObject* object) { return name_of_type(Py_TYPE(object)); }
 
 /// str(object)
 std::string text_of(PyObject* object);

@@ -110,12 +110,12 @@ struct AttentionConstants {
 
 /// The tiles are those of matmul_t.
 constexpr AttentionConstants kAttentionConstants[] = {
-    {Isa::scalar, DType::float32, {.block_q = 64, .block_kv = 256}},
-    {Isa::scalar, DType::float64, {.block_q = 64, .block_kv = 256}},
-    {Isa::avx2, DType::float32, {.block_q = 512, .block_kv = 256}},
-    {Isa::avx2, DType::float64, {.block_q = 512, .block_kv = 256}},
-    {Isa::avx512, DType::float32, {.block_q = 512, .block_kv = 256}},
-    {Isa::avx512, DType::float64, {.block_q = 512, .block_kv = 256}},
+    {Isa::scalar, DType::float32, {.block_q = 64, .block_kv = 256, .key_chunk = 512}},
+    {Isa::scalar, DType::float64, {.block_q = 64, .block_kv = 256, .key_chunk = 512}},
+    {Isa::avx2, DType::float32, {.block_q = 512, .block_kv = 256, .key_chunk = 512}},
+    {Isa::avx2, DType::float64, {.block_q = 512, .block_kv = 256, .key_chunk = 512}},
+    {Isa::avx512, DType::float32, {.block_q = 512, .block_kv = 256, .key_chunk = 512}},
+    {Isa::avx512, DType::float64, {.block_q = 512, .block_kv = 256, .key_chunk = 512}},
 };
 
 /// Keys in a block at most, and elements from one row of its scores to the next: known at compile time, so that the
@@ -126,6 +126,12 @@ constexpr std::int64_t kScoreRow = kMostKeys + 16;
 /// Multiply-adds from which on attention is worth several threads: less than kParallelWork, for there are exponentials
 /// too.
 constexpr std::int64_t kAttentionParallelWork = 200'000;
+
+/// Up to so many queries that share keys, those of all heads of a group together, threads share the keys in parts of
+/// key_chunk (more queries are enough for several threads); and up to so many, keys and values are read in place (for
+/// more, packing pays).
+constexpr std::int64_t kSplitQueries = 64;
+constexpr std::int64_t kInPlaceQueries = 8;
 
 /// Pieces of attention that each thread should have at least, unless they would have fewer queries than kPieceRows.
 constexpr std::int64_t kAttentionPieces = 4;

@@ -28,6 +28,7 @@ constexpr Parameter<MatmulTConfig> kMatmulTParameters[] = {
 constexpr Parameter<AttentionConfig> kAttentionParameters[] = {
     {"block_q", &AttentionConfig::block_q, std::int64_t{1} << 20},
     {"block_kv", &AttentionConfig::block_kv, std::int64_t{1} << 20},
+    {"key_chunk", &AttentionConfig::key_chunk, std::int64_t{1} << 20},
 };
 
 /// The parameters of an operation's configuration.

@@ -9,7 +9,9 @@ namespace transfuse::scalar {
 
 constinit const KernelTable table{
     .matmul_t = {matmul_t_kernels<Vec<float>>, matmul_t_kernels<Vec<double>>},
-    .attention = {Attention<Vec<float>>::attend, Attention<Vec<double>>::attend},
+    .attention = {attention_kernels<Vec<float>, float>, attention_kernels<Vec<double>, double>,
+                  attention_kernels<Vec<float>, Float16>, attention_kernels<Vec<float>, BFloat16>,
+                  attention_kernels<Vec<float>, std::int8_t>},
     .fma_probe = {fma_probe<Vec<float>>, fma_probe<Vec<double>>},
     .softmax_probe = {softmax_probe<Vec<float>>, softmax_probe<Vec<double>>},
     .memory_probe = memory_probe<Vec<float>>,

@@ -1,10 +1,12 @@
-// Packing: the lanes of an operand, side by side, in the order in which the micro-kernel reads them.
+// Packing: the lanes of an operand, side by side, in the order in which the micro-kernel reads them, and converted to
+// what it computes with.
 #pragma once
 
 #include "core/constants.hpp"
 #include "kernels/prefetch.hpp"
 #include "kernels/table.hpp"
 #include "simd/element.hpp"
+#include "simd/stored.hpp"
 #include "simd/transpose.hpp"
 
 namespace transfuse {
@@ -16,11 +18,13 @@ constexpr int smaller(std::int64_t a, std::int64_t b) { return static_cast<int>(
 constexpr std::int64_t kPackAhead = 16;
 constexpr std::int64_t kPackAheadBytes = 256;
 
-/// One panel of up to Width lanes.
-template <class V, int Width>
+/// One panel of up to Width lanes, of elements of type S.
+template <class V, int Width, class S>
 struct Panel {
+  using T = typename V::T;
   using Reg = typename V::Reg;
-  static constexpr std::int64_t size = sizeof(typename V::T);
+  using Source = Stored<V, S>;
+  static constexpr std::int64_t size = sizeof(T);
   static constexpr std::int64_t row = Width * size;  // bytes of the panel per step of depth
   static constexpr int vectors = (Width + V::width - 1) / V::width;
 
@@ -30,9 +34,9 @@ struct Panel {
   std::byte* packed;
 
   void pack() const {
-    if (lane_stride == size) {
+    if (lane_stride == Source::size) {
       copy_rows();
-    } else if (depth_stride == size && V::width > 1) {
+    } else if (depth_stride == Source::size && V::width > 1) {
       transpose_blocks();
     } else {
       copy_elements(0, depth);
@@ -47,7 +51,7 @@ struct Panel {
       std::byte* to = packed + k * row;
       for (int lane = 0; lane < lanes; lane += V::width) {
         const int count = smaller(lanes - lane, V::width);
-        V::store_partial(to + lane * size, V::load_partial(from + lane * size, count), count);
+        V::store_partial(to + lane * size, Source::load_first(from + lane * Source::size, count), count);
       }
     }
   }
@@ -56,12 +60,12 @@ struct Panel {
   void transpose_blocks() const {
     std::int64_t k = 0;
     for (; k + V::width <= depth; k += V::width)
-      transpose_block(k, V::width, [](const std::byte* p) { return V::load(p); });
+      transpose_block(k, V::width, [](const std::byte* p) { return Source::load(p); });
     const int rest = static_cast<int>(depth - k);
     if (rest * lanes <= 4 * V::width) {
       copy_elements(k, depth);
     } else {
-      transpose_block(k, rest, [rest](const std::byte* p) { return V::load_partial(p, rest); });
+      transpose_block(k, rest, [rest](const std::byte* p) { return Source::load_partial(p, rest); });
     }
   }
 
@@ -74,7 +78,7 @@ struct Panel {
       unroll<V::width>([&](auto j) {
         constexpr int lane = first + decltype(j)::value;
         const bool present = lane < Width && lane < lanes;
-        const std::byte* const from = source + lane * lane_stride + k * size;
+        const std::byte* const from = source + lane * lane_stride + k * Source::size;
         if (present) prefetch_far(from + kPackAheadBytes);
         block[decltype(j)::value] = present ? load(from) : V::zero();
       });
@@ -88,36 +92,37 @@ struct Panel {
   }
 
   void copy_elements(std::int64_t first, std::int64_t last) const {
-    using T = typename V::T;
     for (std::int64_t k = first; k < last; ++k) {
       const std::byte* from = source + k * depth_stride;
       std::byte* to = packed + k * row;
       for (int lane = 0; lane < lanes; ++lane)
-        store_element<T>(to + lane * size, load_element<T>(from + lane * lane_stride));
+        store_element<T>(to + lane * size, widen(load_element<S>(from + lane * lane_stride)));
     }
   }
 };
 
 /// Panels of adjacent lanes are copied side by side, so that each step of depth reads a longer piece of memory.
-template <class V, int Width>
+template <class V, int Width, class S>
 void copy_panels(const PackArguments& a, std::int64_t lane) {
-  using P = Panel<V, Width>;
+  using P = Panel<V, Width, S>;
+  using Source = Stored<V, S>;
   constexpr int panels = kPackPanels;
   const std::int64_t panel_bytes = P::row * a.depth;
-  const std::byte* from = a.source + lane * P::size;
+  const std::byte* from = a.source + lane * Source::size;
   std::byte* to = a.packed + lane * a.depth * P::size;
   const auto copy = [&](auto store_last) __attribute__((always_inline)) {
-    for (int line = 0; line < panels * P::row; line += 64) prefetch_far(from + kPackAhead * a.depth_stride + line);
+    for (int line = 0; line < panels * Width * Source::size; line += 64)
+      prefetch_far(from + kPackAhead * a.depth_stride + line);
     unroll<panels>([&](auto panel) __attribute__((always_inline)) {
       unroll<P::vectors>([&](auto i) __attribute__((always_inline)) {
         constexpr int first = decltype(i)::value * V::width;
         constexpr int count = smaller(Width - first, V::width);
-        const std::byte* const at = from + (decltype(panel)::value * Width + first) * P::size;
+        const std::byte* const at = from + (decltype(panel)::value * Width + first) * Source::size;
         std::byte* const there = to + decltype(panel)::value * panel_bytes + first * P::size;
         if constexpr (count == V::width)
-          V::store(there, V::load(at));
+          V::store(there, Source::load(at));
         else
-          store_last(there, V::load_partial(at, count), count);
+          store_last(there, Source::load_partial(at, count), count);
       });
     });
     from += a.depth_stride;
@@ -129,19 +134,19 @@ void copy_panels(const PackArguments& a, std::int64_t lane) {
   copy([](std::byte* p, auto v, int count) __attribute__((always_inline)) { V::store_partial(p, v, count); });
 }
 
-template <class V, int Width>
+template <class V, int Width, class S = typename V::T>
 void pack(const PackArguments& a) {
-  constexpr auto size = static_cast<std::int64_t>(sizeof(typename V::T));
+  using P = Panel<V, Width, S>;
   std::int64_t lane = 0;
-  if (a.lane_stride == size && a.depth > 0)
-    for (; lane + kPackPanels * Width <= a.lanes; lane += kPackPanels * Width) copy_panels<V, Width>(a, lane);
+  if (a.lane_stride == P::Source::size && a.depth > 0)
+    for (; lane + kPackPanels * Width <= a.lanes; lane += kPackPanels * Width) copy_panels<V, Width, S>(a, lane);
   for (; lane < a.lanes; lane += Width) {
-    Panel<V, Width>{.source = a.source + lane * a.lane_stride,
-                    .lane_stride = a.lane_stride,
-                    .depth_stride = a.depth_stride,
-                    .depth = a.depth,
-                    .lanes = smaller(a.lanes - lane, Width),
-                    .packed = a.packed + lane * a.depth * size}
+    P{.source = a.source + lane * a.lane_stride,
+      .lane_stride = a.lane_stride,
+      .depth_stride = a.depth_stride,
+      .depth = a.depth,
+      .lanes = smaller(a.lanes - lane, Width),
+      .packed = a.packed + lane * a.depth * P::size}
         .pack();
   }
 }

@@ -75,22 +75,27 @@ struct MatmulTKernels {
 /// Positions and distances that no key is beyond.
 constexpr std::int64_t kUnbounded = std::int64_t{1} << 40;
 
-/// Queries of one or more heads that share keys and values, and what they attend to. Strides in bytes.
+/// Queries of one or more heads that share keys and values, and what they attend to: all keys that they see, or one
+/// part of them. Strides in bytes.
 struct AttentionPiece {
   std::int64_t heads, rows;  // `rows` consecutive queries of each of `heads` heads
   std::int64_t depth, value_depth;
+  DType q_dtype;  // of queries and results, of lse what is computed with
   const std::byte* q;
   std::int64_t q_head, q_row, q_col;
   const std::byte* k;
   std::int64_t k_row, k_col;
   const std::byte* v;
   std::int64_t v_row, v_col;
+  const float* k_scales;  // null: none; else one for each key, by which it is multiplied; readable for whole vectors
+  const float* v_scales;
   std::byte* out;
   std::int64_t out_head, out_row, out_col;
   std::byte* lse;  // null: not wanted
   std::int64_t lse_head, lse_row;
 
-  std::int64_t keys;         // those from here on are masked
+  std::int64_t first_key;    // those before are masked
+  std::int64_t keys;         // and those from here on
   std::int64_t position;     // of the first query; it sees the keys position - left ... position + right
   std::int64_t left, right;  // at most kUnbounded
   double scale;
@@ -110,20 +115,32 @@ struct AttentionPiece {
   const std::byte* next_q;
   const std::byte* next_k;
   const std::byte* next_v;
+  std::int64_t next_keys;
+
+  // Keys from part · part_keys on are a part of their own, for each of `parts` parts from first_part on. For attend(),
+  // 1: the piece is all there is and its results are written; more: it is one of these.
+  std::int64_t parts, first_part, part_keys;
+  bool in_place;  // few queries: keys and values, whose elements are adjacent, are not packed
 
   // Working memory, aligned to 64 bytes; its sizes are those of Memory in operations/attention.cpp.
   std::int64_t block_kv;  // keys that are packed and met at a time, at most kMostKeys
   std::byte* queries;     // those of a tile, kScoreRow elements each
   std::byte* packed_k;
   std::byte* packed_v;
-  bool pack_v;             // columns of v are not adjacent; else it is read in place
-  std::byte* scores;       // kScoreRow elements for each row of a tile
-  std::byte* staged_bias;  // a row of it
-  std::byte* staged_mask;  // likewise
-  std::byte* maxima;       // per query
-  std::byte* totals;       // a vector per query
-  std::byte* sums;         // sum_row bytes per query
+  bool pack_v;               // v is not as the product reads it; else it is read in place
+  std::byte* scores;         // kScoreRow elements for each row of a tile
+  std::byte* staged_bias;    // a row of it
+  std::byte* staged_mask;    // likewise
+  std::int64_t state_bytes;  // from what is known after one part to that after the next:
+  std::byte* maxima;         // per query
+  std::byte* totals;         // a vector per query
+  std::byte* sums;           // sum_row bytes per query
   std::int64_t sum_row;
+};
+
+struct AttentionKernels {
+  void (*attend)(const AttentionPiece&);
+  void (*finish)(const AttentionPiece&);  // where there are several parts, after attend() of each
 };
 
 /// The arithmetic limit of one core: runs `rounds` rounds of independent fused multiply-adds in registers (multiply and
@@ -146,7 +163,7 @@ struct MemoryProbe {
 
 struct KernelTable {
   MatmulTKernels matmul_t[kDTypeCount];
-  void (*attention[kDTypeCount])(const AttentionPiece&);
+  AttentionKernels attention[kStoredDTypes];  // by the dtype of keys and values
   FmaProbe fma_probe[kDTypeCount];
   SoftmaxProbe softmax_probe[kDTypeCount];
   void (*memory_probe)(const MemoryProbe&);

@@ -6,6 +6,7 @@
 
 #include "operations/batch.hpp"
 #include "transfuse/attention.hpp"
+#include "transfuse/kv_cache.hpp"
 
 namespace transfuse {
 
@@ -15,6 +16,9 @@ struct Heads {
   std::int64_t head, row, col;
 };
 
+/// \throws ValueError if it has less than two dimensions
+Heads heads_of(const char* argument, const ConstTensorView& view, HeadLayout layout);
+
 /// A checked triple of operands.
 struct AttentionCall {
   ConstTensorView q, k, v;
@@ -23,6 +27,7 @@ struct AttentionCall {
   Shape leading;       // the leading dimensions, broadcast
   std::int64_t batch;  // their product
   Shape out_shape, lse_shape;
+  const CachedTokens* cache;  // null: k and v are arrays
 
   /// Multiply-adds at most; saturates.
   std::int64_t work() const;
@@ -31,6 +36,9 @@ struct AttentionCall {
 /// \throws as attention_shape() does
 AttentionCall prepare_attention(const ConstTensorView& q, const ConstTensorView& k, const ConstTensorView& v,
                                 HeadLayout layout);
+
+/// With the keys and values of a cache, which must outlive the call.
+AttentionCall prepare_attention(const ConstTensorView& q, const CachedTokens& tokens, HeadLayout layout);
 
 /// Checks everything but the outputs.
 void check_attention_options(const AttentionCall& call, const AttentionOptions& options);

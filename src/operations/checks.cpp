@@ -10,8 +10,14 @@
 namespace transfuse {
 
 void require_float(const char* argument, DType dtype) {
-  if (dtype == DType::boolean)
+  if (dtype != DType::float32 && dtype != DType::float64)
     throw TypeError(std::string(argument) + ": expected dtype float32 or float64, got " + name(dtype));
+}
+
+void require_number(const char* argument, DType dtype) {
+  if (dtype == DType::boolean || dtype == DType::int8)
+    throw TypeError(std::string(argument) + ": expected dtype float32, float64, float16 or bfloat16, got " +
+                    name(dtype));
 }
 
 void require_dtype(const char* argument, DType got, const char* like, DType expected) {

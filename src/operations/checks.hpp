@@ -11,6 +11,9 @@ namespace transfuse {
 /// \throws TypeError if `dtype` is not one that is computed with
 void require_float(const char* argument, DType dtype);
 
+/// \throws TypeError if `dtype` is not one of numbers that are computed with or stored in 16 bits
+void require_number(const char* argument, DType dtype);
+
 /// \throws TypeError
 void require_dtype(const char* argument, DType got, const char* like, DType expected);
 

@@ -55,6 +55,17 @@ struct Vec<float> {
     if ((count & 1) != 0) _mm_storeu_si32(out, _mm_castps_si128(part));
   }
 
+  static Reg load_as(Float16 /*type*/, const void* p) { return _mm256_cvtph_ps(half_load(p)); }
+  static Reg load_as(BFloat16 /*type*/, const void* p) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half_load(p)), 16));
+  }
+  static Reg load_as(std::int8_t /*type*/, const void* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p))));
+  }
+  static void store_as(Float16 /*type*/, void* p, Reg v) {
+    _mm_storeu_si128(static_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
+
   static Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm256_sub_ps(a, b); }
   static Reg mul(Reg a, Reg b) { return _mm256_mul_ps(a, b); }
@@ -84,6 +95,7 @@ struct Vec<float> {
   static constexpr T vanishing_exponent = -127;
 
  private:
+  static __m128i half_load(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
   // 2^n for whole n in [-126, 127], 0 for -127: adding 1.5 · 2^23 leaves n in the low bits of the mantissa.
   static Reg power(Reg n) {
     const __m256i bits = _mm256_castps_si256(add(n, fill(12582912.0F + 127.0F)));

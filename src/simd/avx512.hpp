@@ -75,6 +75,17 @@ struct Vec<float> {
   static Reg load_partial(const void* p, int count) { return _mm512_maskz_loadu_ps(first(count), p); }
   static void store_partial(void* p, Reg v, int count) { _mm512_mask_storeu_ps(p, first(count), v); }
 
+  static Reg load_as(Float16 /*type*/, const void* p) { return _mm512_cvtph_ps(half_load(p)); }
+  static Reg load_as(BFloat16 /*type*/, const void* p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half_load(p)), 16));
+  }
+  static Reg load_as(std::int8_t /*type*/, const void* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))));
+  }
+  static void store_as(Float16 /*type*/, void* p, Reg v) {
+    _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
+
   static Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
   static Reg sub(Reg a, Reg b) { return _mm512_sub_ps(a, b); }
   static Reg mul(Reg a, Reg b) { return _mm512_mul_ps(a, b); }
@@ -104,6 +115,7 @@ struct Vec<float> {
   static constexpr T vanishing_exponent = -152;
 
  private:
+  static __m256i half_load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
   static __mmask16 first(int count) { return static_cast<__mmask16>((1U << count) - 1U); }
 };
 

@@ -1,6 +1,8 @@
 // Sums and maxima of a vector's elements, in pairs.
 #pragma once
 
+#include <cstring>
+
 #include "simd/unroll.hpp"
 
 namespace transfuse {
@@ -41,6 +43,53 @@ typename V::T reduce_max(typename V::Reg v) {
 template <class V>
 typename V::T reduce_add(typename V::Reg v) {
   return first_element<V>(reduce<V>(v, [](auto a, auto b) { return V::add(a, b); }));
+}
+
+/// Lanes 0 ... Count - 1 and the ones after them, added, until Least lanes are left.
+template <int Count, int Least, class Reg>
+[[gnu::always_inline]] inline auto fold(Reg v) {
+  if constexpr (Count == Least) {
+    return v;
+  } else {
+    return [&]<int... I>(std::integer_sequence<int, I...>) {
+      return fold<Count / 2, Least>(__builtin_shufflevector(v, v, I...) +
+                                    __builtin_shufflevector(v, v, (I + Count / 2)...));
+    }(std::make_integer_sequence<int, Count / 2>{});
+  }
+}
+
+/// out[i] = the sum of the elements of v[i], for four vectors at once; in the same order for each of them.
+template <class V>
+[[gnu::always_inline]] inline void store_four_sums(typename V::T* out, const typename V::Reg (&v)[4]) {
+  if constexpr (V::width == 1) {
+    for (int i = 0; i < 4; ++i) out[i] = v[i];
+  } else {
+    // Neighbours of two vectors are interleaved and added, within 128 bits, which costs the least.
+    constexpr int lanes = 16 / sizeof(typename V::T);
+    const auto pair = [](auto a, auto b) __attribute__((always_inline)) {
+      return [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+        constexpr int width = V::width;
+        return __builtin_shufflevector(a, b, (I / lanes * lanes + I % lanes / 2 + I % 2 * width)...) +
+               __builtin_shufflevector(a, b, (I / lanes * lanes + I % lanes / 2 + lanes / 2 + I % 2 * width)...);
+      }(std::make_integer_sequence<int, V::width>{});
+    };
+    const auto first = pair(v[0], v[1]);
+    const auto second = pair(v[2], v[3]);
+    if constexpr (lanes == 2) {
+      const auto low = fold<V::width, 2>(first);
+      const auto high = fold<V::width, 2>(second);
+      std::memcpy(out, &low, sizeof low);
+      std::memcpy(out + 2, &high, sizeof high);
+    } else {
+      const auto all = [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+        constexpr int width = V::width;
+        return __builtin_shufflevector(first, second, (I / 4 * 4 + I % 2 + (I % 4 < 2 ? 0 : width))...) +
+               __builtin_shufflevector(first, second, (I / 4 * 4 + I % 2 + 2 + (I % 4 < 2 ? 0 : width))...);
+      }(std::make_integer_sequence<int, V::width>{});
+      const auto sums = fold<V::width, 4>(all);
+      std::memcpy(out, &sums, sizeof sums);
+    }
+  }
 }
 
 }  // namespace

@@ -32,6 +32,16 @@ struct Vec {
     if (count > 0) store(p, v);
   }
 
+  // One element of a type that is only stored.
+  template <class S>
+  static Reg load_as(S /*type*/, const void* p) {
+    return widen(load_element<S>(p));
+  }
+  template <class S>
+  static void store_as(S /*type*/, void* p, Reg v) {
+    store_element(p, narrow<S>(v));
+  }
+
   static Reg add(Reg a, Reg b) { return a + b; }
   static Reg sub(Reg a, Reg b) { return a - b; }
   static Reg mul(Reg a, Reg b) { return a * b; }

@@ -73,11 +73,16 @@ def test_masks_of_another_dtype(arguments, wrong):
     refuse(TypeError, "mask: expected dtype bool, got ", arguments, mask=np.ones((5, 7), wrong))
 
 
-@pytest.mark.parametrize("wrong", ["?", "i8", "f2", "c8", "O"])
+@pytest.mark.parametrize("wrong", ["?", "i1", "i8", "c8", "O"])
 @pytest.mark.parametrize("argument", ["q", "k", "v", "bias", "alibi_slopes", "sinks"])
 def test_dtypes(arguments, argument, wrong):
     array = np.ones(arguments[argument].shape if argument in arguments else 6, wrong)
-    refuse(TypeError, f"{argument}: expected dtype float32 or float64, got ", arguments, **{argument: array})
+    refuse(
+        TypeError,
+        f"{argument}: expected dtype float32, float64, float16 or bfloat16, got ",
+        arguments,
+        **{argument: array},
+    )
 
 
 @pytest.mark.parametrize("argument", ["k", "v"])
