@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from attention_oracle import attention
 
-import transfuse
 from transfuse import bench
 from transfuse.bench import libraries, operation
 from transfuse.bench.attention import OPERATION, OPTIONS, Attention, parse
@@ -127,13 +126,6 @@ CACHES = [
 ]
 COVERED = {"transfuse": OPERATION.dtypes, "numpy": PLAIN, "torch": (*PLAIN, *HALF), "jax": (*PLAIN, "bfloat16")}
 COVERED |= {"numba": PLAIN, "cython": PLAIN, "onnxruntime": ("float32", "float16", "int8")}
-
-
-@pytest.fixture(autouse=True)
-def serving(monkeypatch):
-    """Stands in for a transfuse without a cache."""
-    if not hasattr(transfuse, "KVCache"):
-        monkeypatch.setitem(libraries.PATHS, "transfuse", "fake_serving:Serving")
 
 
 def check(cases, dtypes):
