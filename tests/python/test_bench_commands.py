@@ -69,7 +69,7 @@ def test_a_library_without_out_is_compared_all_the_same(tmp_path):
         (["--sizes", "-3"], "each at least 1, got '-3'"),
         (["--sizes", "4x4"], "each at least 1, got '4x4'"),
         (["--suite", "everything"], "suite: expected one of default"),
-        (["--dtype", "float16"], "dtypes: expected float32 or float64, got 'float16'"),
+        (["--dtype", "float16"], "dtypes: expected some of float32, float64, got 'float16'"),
         (["--threads", "0"], "threads: expected 1 to"),
         (["--threads", "many"], "threads: expected numbers, got 'many'"),
         (["--threads", "100000"], "got 100000"),

@@ -79,6 +79,15 @@ def test_time_beside_another_case():
     assert verdicts(report_of(slow, dataclasses.replace(other, dtype="float64")), like) == []
 
 
+def test_gain_over_float32():
+    goal = Goal("g", (SMALL,), gain=1.6, dtypes=("bfloat16",))
+    base, line = line_of(1.61e-5, {"numpy": 1e-5}), line_of(1e-5, {"numpy": 1e-5}, dtype="bfloat16")
+    assert verdicts(report_of(base, line), goal) == [MET]
+    assert verdicts(report_of(base, line), dataclasses.replace(goal, gain=1.62)) == [SHORT]
+    assert verdicts(report_of(base, line_of(1e-5, {"numpy": 1e-5}, dtype="float16")), goal) == [], "of another dtype"
+    assert verdicts(report_of(line), goal) == [], "nothing to compare with"
+
+
 def test_tables():
     judged = judge(report_of(line_of(1e-5, {"numpy": 2e-5})), (Goal("g", (SMALL,), each=1, share=0.6),))
     assert goals.markdown(judged).splitlines()[2:] == [

@@ -48,7 +48,7 @@ def test_sizes_that_are_none(text):
 )
 def test_layouts(options, label, transposed, rng):
     case = MatmulT(6, 9, 7, **options)
-    inputs = OPERATION.inputs(case, np.dtype("float32"), rng)
+    inputs = OPERATION.inputs(case, "float32", rng)
     assert case.label == label
     assert (inputs["a"].shape, inputs["b"].shape) == ((6, 9), (9, 7))
     assert tuple(x.strides[0] == x.itemsize for x in inputs.values()) == transposed
@@ -58,17 +58,17 @@ def test_layouts(options, label, transposed, rng):
 
 def test_a_shared_operand_has_no_batch(rng):
     case = MatmulT(6, 9, 7, (3,), shared="a")
-    inputs = OPERATION.inputs(case, np.dtype("float32"), rng)
+    inputs = OPERATION.inputs(case, "float32", rng)
     assert case.label == "3×(6×9×7), one A"
     assert (inputs["a"].shape, inputs["b"].shape) == ((6, 9), (3, 9, 7))
-    assert case.traffic(4) == (4 * (6 * 9 + 3 * 9 * 7), 4 * 3 * 7 * 6)
+    assert case.traffic("float32") == (4 * (6 * 9 + 3 * 9 * 7), 4 * 3 * 7 * 6)
 
 
 def test_activation(rng):
     case = MatmulT(6, 9, 7, activation="gelu")
-    inputs = OPERATION.inputs(case, np.dtype("float64"), rng)
+    inputs = OPERATION.inputs(case, "float64", rng)
     assert case.label == "6×9×7, bias, gelu"
-    result, _ = OPERATION.reference(case, inputs, np.dtype("float64"))
+    result, _ = OPERATION.reference(case, inputs, "float64")
     bias = np.ascontiguousarray(inputs["bias"])
     np.testing.assert_allclose(
         result, transfuse.matmul_t(inputs["a"], inputs["b"], bias=bias, activation="gelu"), rtol=1e-12, atol=1e-13
@@ -78,12 +78,12 @@ def test_activation(rng):
 def test_cost():
     case = MatmulT(2, 3, 5, (7,))
     assert case.flops == 2 * 7 * 2 * 3 * 5
-    assert case.traffic(4) == (4 * 7 * (2 * 3 + 3 * 5), 4 * 7 * 2 * 5)
+    assert case.traffic("float32") == (4 * 7 * (2 * 3 + 3 * 5), 4 * 7 * 2 * 5)
     assert case.sizes == (7, 2, 3, 5)
 
 
 def test_the_node_has_the_ranks_of_the_graph():
-    inputs = OPERATION.inputs(NODE, np.dtype("float32"), np.random.default_rng(0))
+    inputs = OPERATION.inputs(NODE, "float32", np.random.default_rng(0))
     assert inputs["a"].shape == (1, 128, 1)
     assert inputs["b"].shape == (1, 1, 1024)
     assert OPERATION.output_shape(NODE) == (1, 1024, 128)
@@ -109,9 +109,9 @@ def test_cases_of():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_reference(dtype, rng):
     case = MatmulT(3, 40, 5, (2,))
-    inputs = OPERATION.inputs(case, np.dtype(dtype), rng)
+    inputs = OPERATION.inputs(case, dtype, rng)
     doubles = {name: array.astype(float) for name, array in inputs.items()}
-    result, tolerance = OPERATION.reference(case, doubles, np.dtype(dtype))
+    result, tolerance = OPERATION.reference(case, doubles, dtype)
     np.testing.assert_allclose(result, np.einsum("imk,ikn->inm", doubles["a"], doubles["b"]), rtol=1e-13)
     eps = np.finfo(dtype).eps
     assert 10 * eps < tolerance < 1000 * eps

@@ -101,6 +101,16 @@ def test_the_other_column_counts_where_no_peer_takes_out():
     assert report_of(line).geometric_mean() == pytest.approx(2)
 
 
+def test_our_fastest_form_counts_and_is_named():
+    line = line_of(2e-5, {"numpy": 3e-5})
+    assert row(line).our_form == ""
+    line.entries.append(Entry("transfuse", "attention(q, cache=cache)", True, [1e-5] * 10))
+    assert line.ours("out") is line.entries[-1]
+    assert line.ratio("out").value == pytest.approx(3)
+    assert row(line).our_form == "attention(q, cache=cache)"
+    assert "| 10 µs `attention(q, cache=cache)` | NumPy 30 µs `numpy(a, b)` |" in markdown(report_of(line))
+
+
 def test_an_estimate_decides_nothing():
     line = line_of(1e-5, {"numpy": 2e-5, "torch": 1e-5})
     line.entries[2].samples.clear()

@@ -10,6 +10,7 @@ from transfuse.bench.statistics import Estimate
 def test_constant_samples_leave_no_doubt():
     assert statistics.median_interval([3.0] * 7) == Estimate(3.0, 3.0, 3.0)
     assert statistics.ratio_interval([2.0] * 5, [[6.0] * 5, [5.0] * 5]) == Estimate(2.5, 2.5, 2.5)
+    assert statistics.ratio_interval([[3.0] * 5, [2.0] * 5], [5.0] * 5) == Estimate(2.5, 2.5, 2.5)
 
 
 def test_one_sample():
@@ -137,7 +138,7 @@ def test_verdicts_need_the_whole_interval(low, high, verdict):
 def test_samples_that_cannot_be():
     with pytest.raises(ValueError, match="samples: expected at least one"):
         statistics.median_interval([])
-    with pytest.raises(ValueError, match=r"got shapes \(2,\) and \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"got shapes \(1, 2\) and \(1, 3\)"):
         statistics.ratio_interval([1, 2], [[1, 2, 3]])
     with pytest.raises(ValueError, match="peers: expected"):
         statistics.ratio_interval([1, 2], np.empty((0, 2)))

@@ -76,14 +76,14 @@ def main() -> None:
     """Compare an operation with other libraries, honestly."""
 
 
-def _add_command(operation: str, description: str, sizes_help: str, suites_help: str) -> None:
+def _add_command(operation: str, description: str, sizes_help: str, suites_help: str, dtypes_help: str) -> None:
     """The command that compares an operation."""
 
     @app.command(operation, help=description)
     def compare(
         sizes: Annotated[str, typer.Option(help=sizes_help)] = "",
         suite: Annotated[str, typer.Option(help=f"A list of cases: {suites_help}.")] = "",
-        dtype: Annotated[str, typer.Option(help="float32, float64 or both, separated by a comma.")] = "float32",
+        dtype: Annotated[str, typer.Option(help=dtypes_help)] = "float32",
         threads: Annotated[str, typer.Option(help="Thread counts, separated by commas. Without it: 1 and all.")] = "",
         peers: Annotated[str, typer.Option(help="Libraries, separated by commas. Without it: all installed.")] = "",
         isa: Annotated[str, typer.Option(help="Force transfuse to a tier.")] = "",
@@ -123,12 +123,14 @@ _add_command(
     "Compare (A·B)ᵀ with every way in which NumPy, PyTorch and others can compute it.",
     "Sizes: N, MxKxN or BxMxKxN, separated by commas.",
     "default, squares, rectangles, demo, or full (half an hour; with goals)",
+    "float32, float64 or both, separated by a comma.",
 )
 _add_command(
     "attention",
     "Compare attention with PyTorch, ONNX Runtime and others.",
-    "Sizes: BxHxLxD or BxHxLqxLkxD, perhaps with :causal, :window256, :bias, … after them.",
-    "default, options, demo, or full (half an hour; with goals)",
+    "Sizes: BxHxLxD or BxHxLqxLkxD (32/8 for H: grouped heads), perhaps with :causal, :window256, :bias, … after them.",
+    "default, options, demo, or with goals: decode, models, full (half an hour)",
+    "float32, float64, float16, bfloat16, int8 (a cache of keys and values), separated by commas.",
 )
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from transfuse import _core
 from transfuse.bench import attention, libraries, machine, matmul_t, operation
+from transfuse.bench.dtypes import missing
 from transfuse.bench.measure import Bench, Interrupted, Settings
 from transfuse.bench.operation import Case, Operation
 from transfuse.bench.report import OURS, Line, Report
 
 OPERATIONS: dict[str, Operation[Any]] = {found.name: found for found in (matmul_t.OPERATION, attention.OPERATION)}
-DTYPES = ("float32", "float64")
 
 
 def cases_of(name: str, *, sizes: Sequence[str] = (), suite: str | None = None) -> list[Case]:
@@ -49,7 +49,9 @@ def run(
         "matmul-t" or "attention".
     cases : sequence of Case or str
         Cases, or sizes such as "64" and "128x1x1024".
-    dtypes : sequence of {"float32", "float64"}
+    dtypes : sequence of str
+        Some of the operation's: "float32", "float64"; for attention also "float16", "bfloat16", and "int8", which is a
+        quantised cache of keys and values beside float32 queries.
     threads : sequence of int, optional
         Thread counts; default: 1 and as many as transfuse uses by default.
     peers : sequence of str, or mapping, optional
@@ -80,8 +82,10 @@ def run(
     if not dtypes:
         raise ValueError("dtypes: expected at least one, got none")
     for dtype in dtypes:
-        if dtype not in DTYPES:
-            raise ValueError(f"dtypes: expected {' or '.join(DTYPES)}, got {dtype!r}")
+        if dtype not in found.dtypes:
+            raise ValueError(f"dtypes: expected some of {', '.join(found.dtypes)}, got {dtype!r}")
+        if (reason := missing(dtype)) is not None:
+            raise ValueError(f"dtypes: {dtype}: {reason}")
     settings = settings or Settings()
     if settings.isa is not None:
         _core.require_isa(settings.isa)

@@ -9,6 +9,7 @@ import rich.box
 import rich.table
 import rich.text
 
+from transfuse.bench.dtypes import PLAIN
 from transfuse.bench.operation import C
 from transfuse.bench.report import Line, Report
 from transfuse.bench.table import duration
@@ -40,8 +41,12 @@ class Goal(Generic[C]):
     like : Case
         Another case, whose time (of the same dtype and threads) no line should exceed by more than `within`.
     within : float
+    gain : float
+        How many times as fast as in float32 the same case should be in each of `dtypes`, both times ours.
     threads : {"one", "many"}
         Lines that it speaks of.
+    dtypes : tuple of str
+        The same.
     """
 
     name: str
@@ -54,12 +59,18 @@ class Goal(Generic[C]):
     call: float | None = None
     like: C | None = None
     within: float = 0.10
+    gain: float | None = None
     threads: Literal["one", "many"] | None = None
+    dtypes: tuple[str, ...] = PLAIN
 
     def speaks_of(self, line: Line) -> bool:
-        """The line is one of its cases, with a number of threads that it is about."""
+        """The line is one of its cases, with a dtype and a number of threads that it is about."""
         wanted = self.threads is None or (line.threads == 1) == (self.threads == "one")
-        return wanted and any(line.label == case.label and line.name == case.name for case in self.cases)
+        return (
+            wanted
+            and line.dtype in self.dtypes
+            and any(line.label == case.label and line.name == case.name for case in self.cases)
+        )
 
 
 @dataclass(frozen=True)
@@ -124,17 +135,25 @@ def _of_line(goal: Goal[Any], line: Line) -> list[tuple[str, str, str]]:
 
 
 def _of_pair(goal: Goal[Any], line: Line, lines: list[Line]) -> list[tuple[str, str, str]]:
-    """The same for what is asked of the line beside the one that it should be like."""
-    if goal.like is None:
-        return []
+    """The same for what is asked of the line beside another: the case that it should be like, or itself in float32."""
+    found = []
+    if goal.like is not None and (times := _times(line, lines, goal.like.label, line.dtype)) is not None:
+        verdict = MET if times <= 1 + goal.within else SHORT
+        found.append((f"≤ {1 + goal.within:.2f} × {goal.like.label}", f"{times:.2f}", verdict))
+    if goal.gain is not None and (times := _times(line, lines, line.label, "float32")) is not None:
+        verdict = MET if 1 / times >= goal.gain else SHORT
+        found.append((f"≥ {goal.gain:g} times as fast as float32", f"{1 / times:.2f}", verdict))
+    return found
+
+
+def _times(line: Line, lines: list[Line], label: str, dtype: str) -> float | None:
+    """Our time over that of another line with as many threads; None if there is no such line."""
     for other in lines:
-        same = (other.label, other.dtype, other.threads) == (goal.like.label, line.dtype, line.threads)
+        same = (other.label, other.dtype, other.threads) == (label, dtype, line.threads)
         ours, its = line.ours(line.headline), other.ours(line.headline)
         if same and ours is not None and its is not None:
-            times = line.seconds_of(ours) / other.seconds_of(its)
-            verdict = MET if times <= 1 + goal.within else SHORT
-            return [(f"≤ {1 + goal.within:.2f} × {goal.like.label}", f"{times:.2f}", verdict)]
-    return []
+            return line.seconds_of(ours) / other.seconds_of(its)
+    return None
 
 
 def summary(judgements: Sequence[Judgement]) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from transfuse.bench.dtypes import array_dtype
+
 
 class Library:
     """A library as a worker uses it, and what is known of it without importing it."""
@@ -80,9 +82,15 @@ class Torch(Library):
     def from_numpy(self, array: NDArray[Any]) -> Any:
         import torch
 
+        if array.dtype.kind == "V":  # bfloat16, which torch.from_numpy does not know
+            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
         return torch.from_numpy(array)
 
     def to_numpy(self, result: Any) -> NDArray[Any]:
+        import torch
+
+        if result.dtype == torch.bfloat16:
+            return np.asarray(result.contiguous().view(torch.int16).numpy()).view(array_dtype("bfloat16"))
         return np.asarray(result.numpy())
 
 

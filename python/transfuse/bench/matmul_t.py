@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from transfuse.bench import dtypes
 from transfuse.bench.goals import Goal
 from transfuse.bench.operation import Form, Operation
 
@@ -87,8 +88,9 @@ class MatmulT:
         """The batch dimensions of "a" or "b"."""
         return () if operand == self.shared else self.batch
 
-    def traffic(self, itemsize: int) -> tuple[int, int]:
+    def traffic(self, dtype: str) -> tuple[int, int]:
         """Read a and b, write the result."""
+        itemsize = dtypes.stored_bytes(dtype)
         read = math.prod(self.batch_of("a")) * self.m * self.k + math.prod(self.batch_of("b")) * self.k * self.n
         return read * itemsize, math.prod(self.batch) * self.m * self.n * itemsize
 
@@ -112,7 +114,7 @@ def parse(text: str) -> MatmulT:
     return MatmulT(m, k, n, tuple(batch))
 
 
-def _inputs(case: MatmulT, dtype: np.dtype[Any], rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+def _inputs(case: MatmulT, dtype: str, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
     def matrix(operand: str, rows: int, columns: int) -> NDArray[Any]:
         shape = (*case.batch_of(operand), rows, columns)
         if case.layout == "heads":  # a is (m, k); b is the transpose of (n, k)
@@ -140,13 +142,11 @@ def _activate(x: NDArray[np.float64], activation: str) -> NDArray[np.float64]:
     return x / (1 + np.exp(-x)) if activation == "silu" else x
 
 
-def _reference(
-    case: MatmulT, inputs: dict[str, NDArray[Any]], dtype: np.dtype[Any]
-) -> tuple[NDArray[np.float64], float]:
+def _reference(case: MatmulT, inputs: dict[str, NDArray[Any]], dtype: str) -> tuple[NDArray[np.float64], float]:
     """The product in float64, and √k roundings of the root sum of squares: what a sum in any order may cost."""
     a, b = inputs["a"], inputs["b"]
     scale = math.sqrt(float(np.matmul(np.square(a), np.square(b)).max()))
-    tolerance = 2 * max(4.0, math.sqrt(case.k)) * float(np.finfo(dtype).eps) * scale
+    tolerance = 2 * max(4.0, math.sqrt(case.k)) * dtypes.epsilon(dtype) * scale
     result = np.ascontiguousarray(np.matmul(a, b).swapaxes(-1, -2))
     if case.activation:
         result = _activate(result + inputs["bias"][:, None], case.activation)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from transfuse.bench import libraries
+from transfuse.bench import dtypes, libraries
 from transfuse.bench.operation import Case, Form, Operation
 from transfuse.bench.pool import NotQuiet, Pool, RequestFailed, TooSlow, WorkerDied, WorkerError
 from transfuse.bench.report import FEWEST_ROUNDS, OURS, Entry, Line
@@ -175,7 +175,7 @@ class Bench:
         ------
         Interrupted
         """
-        read, write = case.traffic(np.dtype(dtype).itemsize)
+        read, write = case.traffic(dtype)
         line = Line(
             case.label, case.name, case.sizes, dtype, self._threads, case.flops, read + write, scores=case.scores
         )
@@ -294,7 +294,7 @@ class Bench:
         return name in self._pool
 
     def _measure_rounds(self, line: Line, case: Case, runners: list[_Runner], repetition: int) -> None:
-        read, write = case.traffic(np.dtype(line.dtype).itemsize)
+        read, write = case.traffic(line.dtype)
         share = 1 if repetition == 0 else self._settings.repetitions - 1
         end = time.monotonic() + self._settings.seconds / share
         fewest = -(-FEWEST_ROUNDS // share)
@@ -311,7 +311,8 @@ class Bench:
                 runners = without_hopeless(runners)
 
     def _limit(self, line: Line, read: int, write: int, *, softmax: bool = False) -> dict[str, float]:
-        answer = self._ask_limits("probe", REQUEST_SECONDS, dtype=line.dtype, read=read, write=write, softmax=softmax)
+        dtype = dtypes.arithmetic(line.dtype)
+        answer = self._ask_limits("probe", REQUEST_SECONDS, dtype=dtype, read=read, write=write, softmax=softmax)
         return {name: float(value) for name, value in answer.items()}
 
     def _round(self, line: Line, runners: list[_Runner]) -> tuple[list[tuple[Entry, float]], bool]:

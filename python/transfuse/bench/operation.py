@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from transfuse.bench.dtypes import PLAIN
+
 if TYPE_CHECKING:
     from transfuse.bench.goals import Goal
 
@@ -20,16 +22,21 @@ class Form:
     ----------
     statement : str
         What is timed, as Python: an expression whose value is the result, or a call that writes ``out``. It sees the
-        operation's inputs by name (as the library's arrays), ``out`` if it writes it, and the library's names.
+        operation's inputs by name (as the library's arrays), ``out`` if it writes it, and the library's names. A
+        library's statements for a case differ from each other.
     writes_out : bool
         The result goes into ``out``, which is allocated beforehand.
     setup : str
-        Statements that run once before: views, compilation.
+        Statements that run once before: views, compilation. They see besides ``dtype``, the line's, and ``own``, which
+        makes the library's array from one of NumPy.
+    dtypes : tuple of str
+        Those of the operation's dtypes for which it is a form.
     """
 
     statement: str
     writes_out: bool
     setup: str = ""
+    dtypes: tuple[str, ...] = PLAIN
 
 
 class Case(Protocol):
@@ -60,7 +67,7 @@ class Case(Protocol):
         """Numbers that a softmax is taken of, besides `flops`; 0 for an operation without one."""
         ...
 
-    def traffic(self, itemsize: int) -> tuple[int, int]:
+    def traffic(self, dtype: str) -> tuple[int, int]:
         """Bytes that a call must read and write at least."""
         ...
 
@@ -82,11 +89,12 @@ class Operation(Generic[C]):
     case: type[C]
     parse: Callable[[str], C]
     suites: Mapping[str, tuple[C, ...]]
-    inputs: Callable[[C, np.dtype[Any], np.random.Generator], dict[str, NDArray[Any]]]
+    inputs: Callable[[C, str, np.random.Generator], dict[str, NDArray[Any]]]  # (case, dtype, generator)
     output_shape: Callable[[C], tuple[int, ...]]
     # (case, inputs in float64, dtype) -> the result in float64 and how far from it an honest result may be
-    reference: Callable[[C, dict[str, NDArray[Any]], np.dtype[Any]], tuple[NDArray[np.float64], float]]
+    reference: Callable[[C, dict[str, NDArray[Any]], str], tuple[NDArray[np.float64], float]]
     forms: Mapping[str, Callable[[C], list[Form]]]  # by library
+    dtypes: tuple[str, ...] = PLAIN
     goals: Mapping[str, tuple["Goal[C]", ...]] = field(default_factory=dict)  # by suite
 
 

@@ -152,8 +152,13 @@ class Line:
         return "out" if self.ours("out") and self.fastest_peer("out") else "allocated"
 
     def ours(self, column: Column) -> Entry | None:
-        """Our own entry in a column."""
-        return next((entry for entry in self._contenders(column) if entry.library == OURS), None)
+        """Our own entry in a column, the one with the smallest median."""
+        mine = [entry for entry in self._contenders(column) if entry.library == OURS]
+        return min(mine, key=self.seconds_of, default=None)
+
+    def has_choice(self, entry: Entry) -> bool:
+        """Its library has other forms in the same column."""
+        return sum((e.library, e.column) == (entry.library, entry.column) for e in self.entries) > 1
 
     def fastest_peer(self, column: Column) -> Entry | None:
         """The peers' entry with the smallest median."""
@@ -185,10 +190,12 @@ class Line:
         peers = [self._samples(entry) for entry in contenders if entry.library != OURS]
         if not ours or not peers:
             return None
-        rounds = np.flatnonzero(~np.isnan([ours[0], *peers]).any(axis=0))
+        rounds = np.flatnonzero(~np.isnan([*ours, *peers]).any(axis=0))
         if not rounds.size:
             return None
-        return statistics.ratio_interval(ours[0][rounds], np.array(peers)[:, rounds], groups=self._groups()[rounds])
+        return statistics.ratio_interval(
+            np.array(ours)[:, rounds], np.array(peers)[:, rounds], groups=self._groups()[rounds]
+        )
 
     def variation(self, entry: Entry) -> float:
         """Coefficient of variation over the rounds that count."""

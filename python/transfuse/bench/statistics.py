@@ -74,13 +74,13 @@ def median_interval(samples: ArrayLike, *, groups: ArrayLike | None = None, seed
 def ratio_interval(ours: ArrayLike, peers: ArrayLike, *, groups: ArrayLike | None = None, seed: int = 0) -> Estimate:
     """How many times faster we are than the fastest peer, with the bootstrap interval.
 
-    The fastest peer is chosen anew in every resample, so that the interval knows of the choice.
+    The fastest form on each side is chosen anew in every resample, so that the interval knows of the choice.
 
     Parameters
     ----------
-    ours : (rounds,)
+    ours : (rounds,) or (forms, rounds)
         Seconds.
-    peers : (forms, rounds)
+    peers : (rounds,) or (forms, rounds)
         Seconds, in the same rounds.
     groups : (rounds,), optional
         The repetition that a round belongs to; see :func:`_draw`.
@@ -91,12 +91,15 @@ def ratio_interval(ours: ArrayLike, peers: ArrayLike, *, groups: ArrayLike | Non
     ValueError
         There are no rounds or no peers, or the rounds differ in number.
     """
-    a, b = np.asarray(ours, float), np.atleast_2d(np.asarray(peers, float))
-    if a.size == 0 or b.size == 0 or b.shape[1] != a.size:
+    a, b = np.atleast_2d(np.asarray(ours, float)), np.atleast_2d(np.asarray(peers, float))
+    if a.size == 0 or b.size == 0 or b.shape[1] != a.shape[1]:
         raise ValueError(f"peers: expected samples of the same rounds as ours, got shapes {a.shape} and {b.shape}")
-    labels, samples = _labels(a.size, groups), np.vstack([a, b])
+    labels, samples = _labels(a.shape[1], groups), np.vstack([a, b])
     medians, drawn = _medians(samples, labels), _drawn_medians(samples, labels, seed)
-    return _estimate(medians[1:].min() / medians[0], drawn[1:].min(axis=0) / drawn[0])
+    forms = len(a)
+    return _estimate(
+        medians[forms:].min() / medians[:forms].min(), drawn[forms:].min(axis=0) / drawn[:forms].min(axis=0)
+    )
 
 
 def _labels(rounds: int, groups: ArrayLike | None) -> NDArray[np.intp]:

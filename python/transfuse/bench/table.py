@@ -28,8 +28,8 @@ class Row:
     case, name, dtype, threads : str
     ours, peer : str
         Times of transfuse and of the fastest peer; "out" column if there is one there.
-    form : str
-        The peer's statement.
+    our_form, form : str
+        Our statement if there are several, and the peer's.
     ratio, allocated : str
         Ratio and interval where `out` is given, and where the result is allocated.
     speed, share : str
@@ -47,6 +47,7 @@ class Row:
     threads: str
     ours: str
     peer: str
+    our_form: str
     form: str
     ratio: str
     allocated: str
@@ -101,6 +102,7 @@ def row(line: Line) -> Row:
         threads=str(line.threads),
         ours=duration(line.seconds_of(ours)) if ours else NONE,
         peer=f"{library_label(peer.library)} {duration(line.seconds_of(peer))}" if peer else NONE,
+        our_form=ours.statement if ours and line.has_choice(ours) else "",
         form=peer.statement if peer else "",
         ratio=_text(line.ratio("out")),
         allocated=_text(line.ratio("allocated")),
@@ -157,6 +159,7 @@ def table(report: Report, *, width: int = FULL_WIDTH) -> rich.table.Table:
         cells["verdict"] = rich.text.Text(one.verdict, one.style)
         if wide:
             cells["peer"] = rich.text.Text.assemble(one.peer, "\n", (one.form, "dim"))
+            cells["ours"] = rich.text.Text.assemble(one.ours, "\n" if one.our_form else "", (one.our_form, "dim"))
         else:
             cells["ratio"] = _both_ratios(one)
             cells["share"] = one.share.replace(" (", "\n(")
@@ -183,6 +186,8 @@ def markdown(report: Report, columns: Iterable[str] = tuple(HEADINGS)) -> str:
             cells["case"] += f" ({one.name})"
         if "peer" in cells and one.form:
             cells["peer"] += f" `{one.form}`"
+        if "ours" in cells and one.our_form:
+            cells["ours"] += f" `{one.our_form}`"
         lines.append("| " + " | ".join(cells.values()) + " |")
     return "\n".join(lines)
 

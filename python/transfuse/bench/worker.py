@@ -31,7 +31,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from transfuse.bench import limits, operation
+from transfuse.bench import dtypes, limits, operation
 from transfuse.bench.libraries import Library
 
 ESTIMATE_SECONDS = 0.001
@@ -89,20 +89,21 @@ class Session:
         """Make the inputs of a case."""
         self._unload()
         found = operation.find_operation(path)
-        self._case, self._dtype = found.case(**case), np.dtype(dtype)
-        inputs = found.inputs(self._case, self._dtype, np.random.default_rng(seed))
+        built, self._dtype = found.case(**case), dtypes.array_dtype(dtype)
+        inputs = found.inputs(built, dtype, np.random.default_rng(seed))
         self._arrays = {name: self._library.from_numpy(_aligned_copy(array)) for name, array in inputs.items()}
-        self._out_shape = found.output_shape(self._case)
-        self._forms = found.forms[self._library.name](self._case)
+        self._arrays |= {"own": self._library.from_numpy, "dtype": dtype}
+        self._out_shape = found.output_shape(built)
+        self._forms = [form for form in found.forms[self._library.name](built) if dtype in form.dtypes]
         return {"forms": [dataclasses.asdict(form) for form in self._forms]}
 
     def do_reference(self, path: str, case: dict[str, Any], dtype: str, seed: int, file: str) -> dict[str, Any]:
         """Compute a case in float64."""
         found = operation.find_operation(path)
         built = found.case(**case)
-        inputs = found.inputs(built, np.dtype(dtype), np.random.default_rng(seed))
+        inputs = found.inputs(built, dtype, np.random.default_rng(seed))
         doubles = {name: array.astype(np.float64) for name, array in inputs.items()}
-        result, tolerance = found.reference(built, doubles, np.dtype(dtype))
+        result, tolerance = found.reference(built, doubles, dtype)
         np.save(file, result)
         return {"tolerance": tolerance}
 
