@@ -241,6 +241,8 @@ class Attention {
     for (std::int64_t r = 0; r < t.rows; ++r) {
       const std::int64_t i = t.first + r;
       scores.transform(head_of(i), row_of(i), cols, row(r));
+      // Keys before `range` that share its first panel: those of the part before, where a query is computed again.
+      for (std::int64_t j = 0; j < range.first - cols.first; ++j) row(r)[j] = minus_infinity;
       here[r] = largest(cols.size(), row(r));
     }
     for (std::int64_t r = 0; r < t.rows; ++r) raise(t.first + r, here[r]);

@@ -2,7 +2,11 @@
 
 import math
 
+import ml_dtypes
 import numpy as np
+
+HALVES = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
+"""Elements of 16 bits: stored so, while everything is computed in float32."""
 
 
 def positions(queries, keys, causal, query_offset, length):
@@ -108,6 +112,11 @@ def attention(
     return (result.swapaxes(-2, -3) if layout == "bshd" else result), lse, float(logit)
 
 
+def computed(value):
+    """An array of 16-bit elements in float32, exactly; anything else as it is."""
+    return value.astype(np.float32) if isinstance(value, np.ndarray) and value.dtype in HALVES else value
+
+
 def widened(value):
     """An array in the next wider type."""
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
@@ -130,31 +139,44 @@ class Expected:
 
     At most twice the error of the straightforward computation in the same dtype, and
     (8 + √Lk/4 + max|logit|)·eps·max|result|. For lse the last factor is 1 + max|lse|.
+
+    For 16-bit operands all of this is float32's, eps too, and each element of the result may be off by its rounding
+    besides, half a unit in its last place: far stricter than the rule with the eps of 16 bits.
     """
 
     def __init__(self, q, k, v, **options):
+        self.dtype = q.dtype
+        q, k, v = computed(q), computed(k), computed(v)
+        options = {name: computed(value) for name, value in options.items()}
         wide = {name: widened(value) for name, value in options.items()}
         self.result, self.lse, logit = attention(widened(q), widened(k), widened(v), **wide)
         plain, plain_lse, _ = attention(q, k, v, **options)
         keys = k.shape[-3] if options.get("layout") == "bshd" else k.shape[-2]
         slack = (8 + math.sqrt(keys) / 4 + logit) * float(np.finfo(q.dtype).eps)
-        self.dtype = q.dtype
+        self.lse_dtype = q.dtype
         self.allowed = 2 * largest(difference(plain, self.result)) + slack * largest(self.result)
         self.allowed_lse = 2 * largest(difference(plain_lse, self.lse)) + slack * (1 + largest(self.lse))
 
     def check(self, result, lse=None, case=""):
         """Assert that the rule holds, and that the same elements are finite."""
+        assert result.dtype == self.dtype, case
         self._compare(result, self.result, self.allowed, case)
         if lse is not None:
+            assert lse.dtype == self.lse_dtype, case
             self._compare(lse, self.lse, self.allowed_lse, (case, "lse"))
             np.testing.assert_array_equal(np.isneginf(lse), np.isneginf(self.lse), err_msg=str(case))
 
     def _compare(self, values, exact, allowed, case):
-        assert values.dtype == self.dtype, case
         assert values.shape == exact.shape, case
+        rounding = 0
+        if values.dtype in HALVES:
+            limits = ml_dtypes.finfo(values.dtype)
+            values = computed(values)
+            units = np.maximum(np.abs(exact) + allowed, float(limits.smallest_normal)) * float(limits.eps)
+            rounding = np.where(np.isfinite(exact), units / 2, 0)
         np.testing.assert_array_equal(np.isfinite(values), np.isfinite(exact), err_msg=str(case))
-        error = largest(difference(values, exact))
-        assert error <= allowed, f"{case}: off by {error}, allowed {allowed}"
+        error = largest(difference(values, exact) - np.clip(difference(values, exact), -rounding, rounding))
+        assert error <= allowed, f"{case}: off by {error}, rounding aside, allowed {allowed}"
 
 
 def assert_accurate(result, q, k, v, case="", **options):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 
 from transfuse import _core
 
@@ -15,6 +16,12 @@ def rng():
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request):
     """Both element types."""
+    return np.dtype(request.param)
+
+
+@pytest.fixture(params=[np.float16, bfloat16], ids=["float16", "bfloat16"])
+def half(request):
+    """Both element types of 16 bits, which attention stores and does not compute with."""
     return np.dtype(request.param)
 
 

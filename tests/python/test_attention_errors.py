@@ -203,11 +203,11 @@ def test_options_of_another_type(arguments):
     refuse(ValueError, "num_threads: expected at least 1, got 0", arguments, num_threads=0)
 
 
-@pytest.mark.parametrize("key", ["block_q", "block_kv"])
+@pytest.mark.parametrize("key", ["block_q", "block_kv", "key_chunk"])
 def test_config(arguments, key):
     refuse(ValueError, f"config: expected {key} in 1...1048576, got 0", arguments, config={key: 0})
     refuse(TypeError, f"config: {key}: expected an int, got float", arguments, config={key: 1.5})
-    message = "config: expected the keys 'block_q', 'block_kv', 'isa', 'threads', got 'block_k'"
+    message = "config: expected the keys 'block_q', 'block_kv', 'key_chunk', 'isa', 'threads', got 'block_k'"
     refuse(ValueError, message, arguments, config={"block_k": 4})
 
 

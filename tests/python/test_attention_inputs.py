@@ -100,8 +100,10 @@ def test_refused_tensors(call, argument):
         refuse(tensor.to(torch.uint8), r"expected dtype bool, got torch\.uint8")
         refuse(tensor.to(torch.float32), r"expected dtype bool, got torch\.float32")
         return
-    refuse(tensor.to(torch.bool), r"expected dtype float32 or float64, got torch\.bool")
-    refuse(tensor.to(torch.float16), r"expected dtype float32 or float64, got torch\.float16")
+    for wrong in (torch.bool, torch.int8, torch.complex64):
+        refuse(tensor.to(wrong), rf"expected dtype float32, float64, float16 or bfloat16, got {wrong}")
+    if argument != "q":  # where it is, the others are of the wrong dtype
+        refuse(tensor.to(torch.float16), f"expected the dtype of q, {call['q'].dtype.name}.* got float16")
     refuse(tensor.requires_grad_(), r"got a tensor that requires grad; .*\.detach\(\)")
 
 

@@ -91,9 +91,9 @@ def test_a_keyword_twice():
 
 def test_signature_of_attention():
     signature = (
-        "(q, k, v, *, mask=None, bias=None, causal=False, query_offset=None, scale=None, window=None, softcap=None, "
-        "alibi_slopes=None, sinks=None, kv_lengths=None, layout='bhsd', out=None, return_lse=False, num_threads=None, "
-        "config=None)"
+        "(q, k=None, v=None, *, cache=None, mask=None, bias=None, causal=False, query_offset=None, scale=None, "
+        "window=None, softcap=None, alibi_slopes=None, sinks=None, kv_lengths=None, layout='bhsd', out=None, "
+        "return_lse=False, num_threads=None, config=None)"
     )
     assert str(inspect.signature(transfuse.attention)) == signature
     parameters = inspect.signature(transfuse.attention).parameters.values()

@@ -59,7 +59,7 @@ def test_version():
 
 
 def test_public_names():
-    assert sorted(transfuse.__all__) == ["__version__", "attention", "info", "isa", "matmul_t"]
+    assert sorted(transfuse.__all__) == ["KVCache", "__version__", "attention", "info", "isa", "matmul_t"]
     assert all(hasattr(transfuse, name) for name in transfuse.__all__)
 
 

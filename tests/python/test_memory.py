@@ -6,6 +6,7 @@ import weakref
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 from oracle import normal
 from processes import run_python
 from producers import DLPackProducer, InterfaceProducer
@@ -148,6 +149,27 @@ def test_results_of_attention_beyond_the_memory(dtype):
         transfuse.attention(broadcast(dtype, 4, 1 << 50), broadcast(dtype, 1, 1 << 50), k)
 
 
+def use_cache(dtype, tokens):
+    """The life of a cache, with its views outliving it, and errors."""
+    cache = transfuse.KVCache(1, 2, 8, 8, dtype=dtype)
+    cache.append(tokens, tokens, lengths=[6])
+    views = cache.keys, cache.values, cache.key_scales, cache.value_scales, cache.lengths
+    cache.grow(9)
+    cache.truncate(cache.lengths - 1)
+    for wrong in (
+        lambda: cache.append(tokens, tokens),
+        lambda: cache.append(tokens, [1]),
+        lambda: cache.append(tokens, tokens, lengths="1"),
+        lambda: cache.truncate(9),
+        lambda: cache.grow(1),
+        lambda: transfuse.KVCache(1, 2, 8, 8, dtype="int4"),
+    ):
+        with pytest.raises((TypeError, ValueError)):
+            wrong()
+    cache.reset()
+    return views
+
+
 def calls(rng):
     """Calls of every kind, the failing ones included."""
     a, b, bias = (normal(rng, shape, np.float32) for shape in [(3, 4), (4, 5), (5,)])
@@ -163,9 +185,19 @@ def calls(rng):
         "attention": lambda: transfuse.attention(q, q, q),
         "attention options": lambda: transfuse.attention(q, q, **options, mask=mask, bias=bias_of_scores),
         "attention dlpack": lambda: transfuse.attention(*[DLPackProducer(q)] * 3, mask=dlpack_mask),
+        "attention of bfloat16": lambda: transfuse.attention(half, half, half, out=half.copy(), sinks=half[:, 0, 0]),
+        "attention to a cache": lambda: transfuse.attention(q[np.newaxis], cache=cache, causal=True, return_lse=True),
+        "attention to int8": lambda: transfuse.attention(q[np.newaxis], cache=small),
+        "cache": lambda: use_cache("float32", q[np.newaxis]),
+        "cache of int8": lambda: use_cache("int8", DLPackProducer(q[np.newaxis])),
+        "cache of bfloat16": lambda: use_cache(bfloat16, half[np.newaxis]),
         "attention large": lambda: transfuse.attention(*[q.repeat(20, axis=1)] * 3, num_threads=2, return_lse=True),
     }
     q = normal(rng, (2, 7, 8), np.float32)
+    half = q.astype(bfloat16)
+    cache, small = (transfuse.KVCache(1, 2, 9, 8, dtype=dtype) for dtype in ("float32", "int8"))
+    for one in (cache, small):
+        one.append(q[np.newaxis], q[np.newaxis])
     mask, bias_of_scores = np.ones((7, 7), bool), normal(rng, (7, 7), np.float32)
     dlpack_mask = DLPackProducer(mask, code=6, bits=8)
     options = {
@@ -304,6 +336,23 @@ def test_references_to_arguments_of_attention(rng, dtype):
             transfuse.attention(**(arguments | {"out": q}))
     del result
     assert [sys.getrefcount(item) for item in objects] == before
+
+
+def test_the_memory_of_a_cache_is_returned():
+    program = """
+        import resource
+        import numpy as np, transfuse
+        token = np.ones((1, 8, 4096, 64), np.float32)
+        resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+        for _ in range(100):  # 16 MiB and more each
+            cache = transfuse.KVCache(1, 8, 4096, 64)
+            cache.append(token, token)
+            keys = cache.keys
+            cache.grow(5000)
+            del cache
+        assert (keys == 1).all()
+    """
+    assert run_python(program).stdout == ""
 
 
 def test_the_result_belongs_to_the_caller(rng, dtype):

@@ -1,0 +1,463 @@
+"""KVCache: what it holds, what it refuses, and attention to it as to the arrays that were appended."""
+
+import gc
+import threading
+
+import numpy as np
+import pytest
+from attention_oracle import Expected
+from layouts import LAYOUTS, place
+from ml_dtypes import bfloat16
+from oracle import normal
+
+import transfuse
+
+DTYPES = (np.float32, np.float64, np.float16, bfloat16)
+
+
+@pytest.fixture(params=DTYPES, ids=lambda dtype: np.dtype(dtype).name)
+def dtype(request):
+    """Every element type but int8."""
+    return np.dtype(request.param)
+
+
+def tokens(rng, dtype, count, batch=2, kv_heads=3, depth=8, value_depth=5):
+    return tuple(normal(rng, (batch, kv_heads, count, size), dtype) for size in (depth, value_depth))
+
+
+def new_cache(dtype, capacity=16, batch=2, kv_heads=3):
+    return transfuse.KVCache(batch, kv_heads, capacity, 8, v_head_dim=5, dtype=dtype)
+
+
+def state(cache):
+    """Everything that a failing call must leave as it is."""
+    scales = [] if cache.key_scales is None else [cache.key_scales.tobytes(), cache.value_scales.tobytes()]
+    return [cache.capacity, cache.lengths.tolist(), cache.keys.tobytes(), cache.values.tobytes(), *scales]
+
+
+def test_attributes(dtype):
+    cache = transfuse.KVCache(batch=2, kv_heads=3, capacity=7, head_dim=8, dtype=dtype)
+    assert (cache.batch, cache.kv_heads, cache.capacity, cache.head_dim, cache.v_head_dim) == (2, 3, 7, 8, 8)
+    assert cache.dtype == dtype.name
+    assert cache.nbytes >= 2 * 2 * 3 * 7 * 8 * dtype.itemsize
+    assert (cache.keys.shape, cache.keys.dtype) == ((2, 3, 0, 8), dtype)
+    assert cache.key_scales is None
+    assert cache.value_scales is None
+    assert cache.lengths.dtype == np.int64
+    cache.lengths[:] = 5  # a copy
+    np.testing.assert_array_equal(cache.lengths, 0)
+    assert transfuse.KVCache(1, 1, 1, 8).dtype == "float32"
+    assert repr(new_cache(dtype.name)).startswith("KVCache(batch=2, kv_heads=3, capacity=16, head_dim=8, v_head_dim=5")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_holds_what_was_appended(rng, dtype, layout):
+    cache = new_cache(dtype)
+    first, second = tokens(rng, dtype, 4), tokens(rng, dtype, 3)
+    cache.append(*(place(x, layout) for x in first), lengths=[4, 2])
+    cache.append(*(place(x, layout) for x in second), lengths=[1, 3])
+    np.testing.assert_array_equal(cache.lengths, [5, 5])
+    for held, x, y in zip((cache.keys, cache.values), first, second, strict=True):
+        np.testing.assert_array_equal(held[0], np.concatenate([x[0], y[0, :, :1]], axis=1))
+        np.testing.assert_array_equal(held[1], np.concatenate([x[1, :, :2], y[1]], axis=1))
+
+
+@pytest.mark.parametrize("queries", [1, 2, 20])
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_has_the_bits_of_attention_to_the_arrays(rng, dtype, tier, queries, causal):
+    cache = new_cache(dtype, 50)
+    k, v = tokens(rng, dtype, 40)
+    cache.append(k, v, lengths=[40, 23])
+    q = normal(rng, (2, 6, queries, 8), dtype)
+    options = {"causal": causal, "config": {"isa": tier, "key_chunk": 16}, "return_lse": True}
+    lengths = cache.lengths
+    expected = transfuse.attention(q, k, v, kv_lengths=lengths, query_offset=lengths - queries, **options)
+    found = transfuse.attention(q, cache=cache, **options)
+    for x, y in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(x, y)
+        assert x.dtype == y.dtype
+    Expected(q, k, v, kv_lengths=lengths, query_offset=lengths - queries, causal=causal).check(*found)
+    offset = np.array([3, 11])
+    expected = transfuse.attention(q, k, v, kv_lengths=lengths, query_offset=offset, **options)
+    found = transfuse.attention(q, cache=cache, query_offset=offset, **options)
+    np.testing.assert_array_equal(found[0], expected[0])
+
+
+def test_layout_of_queries_and_broadcasting(rng, dtype):
+    cache = new_cache(dtype)
+    cache.append(*tokens(rng, dtype, 9), lengths=[9, 4])
+    q = normal(rng, (4, 2, 6, 2, 8), dtype)
+    expected = np.stack([transfuse.attention(x, cache=cache, causal=True) for x in q])
+    np.testing.assert_array_equal(transfuse.attention(q, cache=cache, causal=True), expected)
+    swapped = transfuse.attention(q.swapaxes(2, 3), cache=cache, causal=True, layout="bshd")
+    np.testing.assert_array_equal(swapped.swapaxes(2, 3), expected)
+    one = transfuse.attention(q[0, :1], cache=cache, causal=True)
+    repeated = transfuse.attention(np.repeat(q[0, :1], 2, axis=0), cache=cache, causal=True)
+    np.testing.assert_array_equal(one, repeated)
+    single = transfuse.KVCache(1, 3, 9, 8, dtype=dtype)  # one sequence, met by many
+    k = tokens(rng, dtype, 9, batch=1, value_depth=8)
+    single.append(*k)
+    np.testing.assert_array_equal(transfuse.attention(q[0], cache=single), transfuse.attention(q[0], *k))
+
+
+def test_an_empty_cache(dtype, tier):
+    cache = new_cache(dtype)
+    q = np.ones((2, 6, 3, 8), dtype)
+    for _ in range(2):
+        result, lse = transfuse.attention(q, cache=cache, causal=True, return_lse=True, config={"isa": tier})
+        assert not result.astype("f").any()
+        assert np.isneginf(lse).all()
+        cache.append(*tokens(np.random.default_rng(0), dtype, 2), lengths=0)
+    cache.grow(20)
+    assert transfuse.KVCache(1, 1, 0, 8).keys.shape == (1, 1, 0, 8)
+
+
+@pytest.mark.parametrize("queries", [1, 20])
+def test_unused_capacity_is_never_read(rng, dtype, tier, queries):
+    cache = new_cache(dtype, 64)
+    k, v = tokens(rng, dtype, 64)
+    cache.append(*(np.full_like(x, np.nan) for x in (k, v)))
+    cache.truncate(0)
+    cache.append(k, v, lengths=[37, 3])
+    q = normal(rng, (2, 6, queries, 8), dtype)
+    for chunk in (512, 5):
+        options = {"config": {"isa": tier, "key_chunk": chunk}, "return_lse": True, "causal": True}
+        found = transfuse.attention(q, cache=cache, **options)
+        expected = transfuse.attention(q, k, v, kv_lengths=[37, 3], query_offset=np.array([37, 3]) - queries, **options)
+        for x, y in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("stored", [*DTYPES, "int8"], ids=lambda dtype: np.dtype(dtype).name)
+def test_a_full_cache_is_left_as_it_is(rng, stored):
+    dtype = np.float32 if stored == "int8" else stored
+    cache = new_cache(stored, 6)
+    cache.append(*tokens(rng, dtype, 5), lengths=[5, 4])
+    before = state(cache)
+    with pytest.raises(ValueError, match=r"^k: expected at most 1 tokens for sequence 0 \(capacity 6, .*\), got 2"):
+        cache.append(*tokens(rng, dtype, 2))
+    with pytest.raises(ValueError, match=r"^k: expected at most 2 tokens for sequence 1 .*, got 3"):
+        cache.append(*tokens(rng, dtype, 3), lengths=[1, 3])
+    assert state(cache) == before
+    cache.append(*tokens(rng, dtype, 9), lengths=[1, 2])  # only those that count need room
+    np.testing.assert_array_equal(cache.lengths, [6, 6])
+    cache.append(*tokens(rng, dtype, 0))
+    cache.grow(7)
+    cache.append(*tokens(rng, dtype, 1))
+    np.testing.assert_array_equal(cache.lengths, 7)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "changes"),
+    [
+        (ValueError, r"k: expected shape \(2, 3, T, 8\) with T = 4, got \(2, 3, 4, 9\)", {"k": (2, 3, 4, 9)}),
+        (ValueError, r"k: expected shape \(2, 3, T, 8\), got \(3, 4, 8\)", {"k": (3, 4, 8)}),
+        (ValueError, r"k: expected shape .*, got \(1, 3, 4, 8\)", {"k": (1, 3, 4, 8)}),
+        (ValueError, r"v: expected shape \(2, 3, T, 5\) with T = 4, got \(2, 3, 4, 8\)", {"v": (2, 3, 4, 8)}),
+        (ValueError, r"v: expected shape .*, got \(2, 3, 3, 5\)", {"v": (2, 3, 3, 5)}),
+        (ValueError, r"v: expected shape .*, got \(2, 2, 4, 5\)", {"v": (2, 2, 4, 5)}),
+        (ValueError, r"lengths: expected numbers in 0\.\.\.4, got 5", {"lengths": [1, 5]}),
+        (ValueError, r"lengths: expected numbers in 0\.\.\.4, got -1", {"lengths": -1}),
+        (ValueError, r"lengths: expected shape \(2,\), got \(3,\)", {"lengths": [1, 2, 3]}),
+        (ValueError, r"lengths: expected shape \(2,\), got \(1,\)", {"lengths": [1]}),
+        (TypeError, "lengths: expected integers, got float64", {"lengths": [1.0, 2.0]}),
+        (TypeError, "k: expected an array", {"k": [1.0]}),
+        (TypeError, "v: expected an array", {"v": None}),
+    ],
+)
+@pytest.mark.parametrize("stored", ["float32", "int8"])
+def test_what_append_refuses(rng, stored, error, message, changes):
+    cache = new_cache(stored)
+    cache.append(*tokens(rng, np.float32, 3))
+    before = state(cache)
+    arguments = dict(zip("kv", tokens(rng, np.float32, 4), strict=True))
+    for name, value in changes.items():
+        arguments[name] = np.ones(value, np.float32) if isinstance(value, tuple) else value
+    with pytest.raises(error, match=f"^{message}"):
+        cache.append(**arguments)
+    assert state(cache) == before
+
+
+def test_dtypes_that_append_refuses(rng, dtype):
+    for stored in DTYPES:
+        if stored == dtype:
+            continue
+        cache = new_cache(stored)
+        expected = f"expected the dtype of the cache, {np.dtype(stored)}, got {dtype}"
+        with pytest.raises(TypeError, match=f"^k: {expected}"):
+            cache.append(*tokens(rng, dtype, 1))
+        k, v = tokens(rng, stored, 1)
+        with pytest.raises(TypeError, match=f"^v: expected the dtype of k, {np.dtype(stored)}, got {dtype}"):
+            cache.append(k, v.astype(dtype))
+    with pytest.raises(TypeError, match=r"^k: expected dtype float32, float16 or bfloat16, got float64"):
+        new_cache("int8").append(*tokens(rng, np.float64, 1))
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "arguments"),
+    [
+        (ValueError, "batch: expected at least 1, got 0", {"batch": 0}),
+        (ValueError, "kv_heads: expected at least 1, got 0", {"kv_heads": 0}),
+        (ValueError, "capacity: expected at least 0, got -1", {"capacity": -1}),
+        (ValueError, "head_dim: expected at least 1, got 0", {"head_dim": 0}),
+        (ValueError, "v_head_dim: expected at least 1, got -3", {"v_head_dim": -3}),
+        (TypeError, "capacity: expected an int, got float", {"capacity": 2.0}),
+        (ValueError, "dtype: expected one of 'float32', 'float64', .*'int8', got 'int16'", {"dtype": np.int16}),
+        (ValueError, "dtype: expected one of .*, got 'half'", {"dtype": "half"}),
+        (TypeError, "dtype: expected a dtype or its name, got NoneType", {"dtype": None}),
+        (MemoryError, "", {"capacity": 1 << 60, "head_dim": 1 << 10}),
+        (MemoryError, "", {"capacity": 1 << 50}),
+    ],
+)
+def test_what_the_constructor_refuses(error, message, arguments):
+    with pytest.raises(error, match=f"^{message}" if message else None):
+        transfuse.KVCache(**({"batch": 2, "kv_heads": 1, "capacity": 4, "head_dim": 8} | arguments))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, "float32", np.dtype("f4"), bfloat16, "bfloat16", "int8", np.int8])
+def test_names_of_dtypes(dtype):
+    name = np.dtype(dtype).name
+    assert transfuse.KVCache(1, 1, 1, 8, dtype=dtype).dtype == name
+
+
+def test_truncate_and_reset(rng, dtype):
+    cache = new_cache(dtype)
+    k, v = tokens(rng, dtype, 9)
+    cache.append(k, v, lengths=[9, 4])
+    for wrong in ([9, 5], [10, 0], -1, [1, 2, 3]):
+        with pytest.raises(ValueError, match=r"^lengths: expected "):
+            cache.truncate(wrong)
+    np.testing.assert_array_equal(cache.lengths, [9, 4])
+    cache.truncate([6, 4])
+    cache.truncate(3)
+    np.testing.assert_array_equal(cache.keys, k[:, :, :3])
+    cache.append(k, v, lengths=[2, 0])
+    np.testing.assert_array_equal(cache.values[0], np.concatenate([v[0, :, :3], v[0, :, :2]], axis=1))
+    cache.reset()
+    np.testing.assert_array_equal(cache.lengths, 0)
+    assert cache.capacity == 16
+
+
+def test_growing(rng, dtype):
+    cache = new_cache(dtype)
+    k, v = tokens(rng, dtype, 16)
+    cache.append(k, v, lengths=[16, 7])
+    old, old_values = cache.keys, cache.values
+    with pytest.raises(ValueError, match=r"^capacity: expected at least 16, got 15"):
+        cache.grow(15)
+    with pytest.raises(MemoryError):
+        cache.grow(1 << 50)
+    cache.grow(16)
+    cache.grow(1000)
+    assert cache.capacity == 1000
+    np.testing.assert_array_equal(cache.keys[0], k[0])
+    np.testing.assert_array_equal(cache.values[1, :, :7], v[1, :, :7])
+    cache.truncate(0)
+    cache.append(2 * k, 2 * v)
+    del cache
+    gc.collect()
+    np.testing.assert_array_equal(old[0], k[0])  # the memory of before
+    np.testing.assert_array_equal(old_values[0], v[0])
+
+
+def test_int8_keeps_its_scales_when_it_grows(rng):
+    cache = new_cache("int8")
+    cache.append(*tokens(rng, np.float32, 9), lengths=[9, 4])
+    names = "keys", "values", "key_scales", "value_scales"
+    before = [getattr(cache, name).copy() for name in names]
+    cache.grow(50)
+    for name, x in zip(names, before, strict=True):
+        for b, n in enumerate(cache.lengths):
+            np.testing.assert_array_equal(getattr(cache, name)[b, :, :n], x[b, :, :n], name)
+
+
+def test_as_many_queries_as_the_longest_sequence_has_keys(rng, dtype):
+    # The queries are the last positions of each sequence; not, as between arrays of one length, the first.
+    cache = new_cache(dtype)
+    k, v = tokens(rng, dtype, 5)
+    cache.append(k, v, lengths=[5, 3])
+    q = normal(rng, (2, 6, 5, 8), dtype)
+    options = {"kv_lengths": [5, 3], "query_offset": np.array([0, -2]), "causal": True}
+    Expected(q, k, v, **options).check(transfuse.attention(q, cache=cache, causal=True))
+
+
+@pytest.mark.parametrize("stored", ["float32", "bfloat16", "int8"])
+def test_views(rng, stored):
+    cache = new_cache(stored)
+    cache.append(*tokens(rng, bfloat16 if stored == "bfloat16" else np.float32, 4))
+    views = [cache.keys, cache.values] + ([cache.key_scales, cache.value_scales] if stored == "int8" else [])
+    before = [view.copy() for view in views]
+    for view in views:
+        assert not view.flags.writeable
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            view.flags.writeable = True
+    assert np.shares_memory(cache.keys, views[0])
+    cache.append(*tokens(rng, bfloat16 if stored == "bfloat16" else np.float32, 2))
+    del cache
+    gc.collect()
+    for view, copy in zip(views, before, strict=True):
+        np.testing.assert_array_equal(view, copy)
+
+
+# int8
+
+
+def dequantised(cache):
+    return (
+        cache.keys.astype(np.float32) * cache.key_scales[..., None],
+        cache.values.astype(np.float32) * cache.value_scales[..., None],
+    )
+
+
+@pytest.mark.parametrize("source", [np.float32, np.float16, bfloat16], ids=lambda dtype: np.dtype(dtype).name)
+@pytest.mark.parametrize("layout", ["c", "step", "swapped"])
+def test_int8_is_off_by_half_a_scale_at_most(rng, source, layout):
+    cache = new_cache("int8", 300)
+    size = np.exp(rng.uniform(-8, 8, (2, 3, 300, 1)))  # of each token
+    k, v = ((x * size).astype(source) for x in tokens(rng, np.float32, 300))
+    k[0, 1, 7], v[1, 2, 9] = 0, 0
+    cache.append(place(k, layout), place(v, layout))
+    for exact, found, scales in zip((k, v), dequantised(cache), (cache.key_scales, cache.value_scales), strict=True):
+        exact = exact.astype(np.float64)
+        largest = np.abs(exact).max(axis=-1)
+        np.testing.assert_allclose(scales, largest / 127, rtol=1e-6)
+        assert (np.abs(found - exact) <= scales[..., None] * (0.5 + 1e-4)).all()
+        assert (np.abs(found).max(axis=-1) <= largest * (1 + 1e-6)).all()
+    assert np.abs(cache.keys.astype(int)).max() == 127
+
+
+def test_int8_rounds_to_the_nearest(rng):
+    cache = transfuse.KVCache(1, 1, 1, 512, dtype="int8")
+    x = np.concatenate([[127.0], np.arange(-127, 127) + 0.25, np.arange(-126, 128) - 0.25, [0.5, 1.5, -2.5]])
+    x = x.astype(np.float32).reshape(1, 1, 1, -1)
+    cache.append(x, x)
+    assert cache.key_scales == 1
+    np.testing.assert_array_equal(cache.keys, np.round(x))
+
+
+@pytest.mark.parametrize("q_dtype", [np.float32, np.float16, bfloat16], ids=lambda dtype: np.dtype(dtype).name)
+@pytest.mark.parametrize("queries", [1, 3, 20])
+def test_int8_is_attention_to_the_dequantised(rng, tier, queries, q_dtype):
+    cache = new_cache("int8", 90)
+    # Scales that differ from token to token, from head to head and between keys and values.
+    sizes = np.exp(rng.uniform(-2, 2, (2, 2, 3, 80, 1)))
+    k, v = ((x * size).astype(np.float32) for x, size in zip(tokens(rng, np.float32, 80), sizes, strict=True))
+    cache.append(k, v, lengths=[80, 33])
+    lengths = cache.lengths
+    q = normal(rng, (2, 6, queries, 8), q_dtype)
+    mask = rng.random((queries, 80)) < 0.7
+    for options in ({"causal": True}, {"mask": mask}, {"window": (9, 3), "softcap": 3.0}):
+        arrays = [x.astype(np.float32) for x in (q, *dequantised(cache))]
+        offset = lengths - queries
+        expected = Expected(*arrays, kv_lengths=lengths, query_offset=offset, **options)
+        expected.dtype = np.dtype(q_dtype)
+        for config in ({}, {"key_chunk": 7}, {"block_kv": 19}):
+            config |= {"isa": tier}
+            found = transfuse.attention(q, cache=cache, config=config, return_lse=True, **options)
+            expected.check(*found, (options, config))
+
+
+def test_int8_against_exact(rng, tier):
+    # Values: half a scale. Keys: a score is off by Σ|q|·½·scale/√D at most, which moves a probability by twice that.
+    cache = transfuse.KVCache(1, 2, 400, 64, dtype="int8")
+    k, v = tokens(rng, np.float32, 400, 1, 2, 64, 64)
+    cache.append(k, v)
+    q = normal(rng, (1, 4, 1, 64), np.float32)
+    error = np.abs(transfuse.attention(q, cache=cache, config={"isa": tier}) - transfuse.attention(q, k, v))
+    off = (np.abs(q).sum(axis=-1) * cache.key_scales.max() / 2 / 8).max()
+    bound = cache.value_scales.max() / 2 + np.expm1(2 * off) * np.abs(v).max()
+    assert 0 < error.max() <= bound
+    assert error.max() < 0.01  # and far from it where roundings are as likely up as down
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("source", [np.float32, np.float16, bfloat16], ids=lambda dtype: np.dtype(dtype).name)
+def test_int8_refuses_what_is_not_finite(rng, wrong, source):
+    cache = new_cache("int8")
+    cache.append(*tokens(rng, source, 3), lengths=[3, 1])
+    before = state(cache)
+    for spoilt in (0, 1):
+        arrays = tokens(rng, source, 4)
+        arrays[spoilt][1, 2, 3, 4] = wrong
+        message = f"^{'kv'[spoilt]}: expected finite numbers with a cache of int8, got NaN or infinity"
+        with pytest.raises(ValueError, match=message):
+            cache.append(*arrays)
+        assert state(cache) == before
+    cache.append(*arrays, lengths=[4, 3])  # one that does not count may be anything
+
+
+def test_what_attention_refuses_with_a_cache(rng, dtype):
+    cache = new_cache(dtype)
+    k, v = tokens(rng, dtype, 4)
+    cache.append(k, v)
+    q = np.ones((2, 6, 2, 8), dtype)
+
+    def refuse(error, message, q=q, cache=cache, **options):
+        with pytest.raises(error, match=f"^attention: {message}"):
+            transfuse.attention(q, cache=cache, **options)
+
+    refuse(TypeError, "cache: expected None beside k and v, got a KVCache", k=k, v=v)
+    refuse(TypeError, "cache: expected None beside k and v, got a KVCache", v=v)
+    refuse(TypeError, "cache: expected a transfuse.KVCache or None, got numpy.ndarray", cache=k)
+    refuse(ValueError, "kv_lengths: expected None with a cache", kv_lengths=[4, 4])
+    refuse(ValueError, "q: expected at least 3 dimensions with a cache, got shape", q=q[0, 0])
+    refuse(ValueError, "q, k and v: expected q and k of the same depth", q=q[..., :5])
+    refuse(ValueError, "q, k and v: leading dimensions do not broadcast", q=np.ones((3, 6, 2, 8), dtype))
+    refuse(ValueError, "q, k and v: expected a number of query heads", q=q[:, :5])
+    refuse(ValueError, r"out: expected shape \(2, 6, 2, 5\), got ", out=np.ones((2, 6, 2, 8), dtype))
+    refuse(ValueError, "out: expected a writable array", q=np.ones((2, 3, 4, 8), dtype), out=cache.values)
+    refuse(ValueError, "mask: expected a shape that broadcasts", mask=np.ones((2, 5), bool))
+    other = np.float64 if dtype == np.float32 else np.float32
+    refuse(TypeError, f"q: expected the dtype of the cache, {dtype}, got ", q=q.astype(other))
+    refuse(
+        TypeError,
+        "q: expected float32, float16 or bfloat16, with a cache of int8",
+        np.ones((2, 6, 2, 8)),
+        new_cache("int8"),
+    )
+
+
+def test_readers_beside_a_writer(rng):
+    # What a reader sees is some state that the cache was in, while tokens come and the memory moves.
+    k, v = tokens(rng, np.float32, 200, kv_heads=2)
+    q = normal(rng, (2, 8, 1, 8), np.float32)
+    expected = {transfuse.attention(q, k[:, :, :n], v[:, :, :n]).tobytes() for n in range(1, 201)}
+    cache = new_cache("float32", 1, kv_heads=2)
+    cache.append(k[:, :, :1], v[:, :, :1])
+    done, wrong = threading.Event(), []
+
+    def read():
+        while not done.is_set():
+            if transfuse.attention(q, cache=cache, num_threads=1).tobytes() not in expected:
+                wrong.append(cache.lengths)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for n in range(1, 200):
+        if cache.capacity == n:
+            cache.grow(n + 1 + n // 3)
+        cache.append(k[:, :, n : n + 1], v[:, :, n : n + 1])
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert not wrong
+    assert transfuse.attention(q, cache=cache).tobytes() == transfuse.attention(q, k, v).tobytes()
+
+
+def test_a_long_read_beside_a_writer(rng):
+    # Long enough to run without the interpreter lock.
+    cache = transfuse.KVCache(1, 8, 5000, 64)
+    k, v = tokens(rng, np.float32, 4000, 1, 8, 64, 64)
+    cache.append(k, v)
+    q = normal(rng, (1, 32, 2, 64), np.float32)
+    expected = transfuse.attention(q, k, v, causal="lower_right").tobytes()
+    results = []
+    reader = threading.Thread(target=lambda: results.append(transfuse.attention(q, cache=cache, causal=True).tobytes()))
+    reader.start()
+    while reader.is_alive() and cache.lengths[0] < 5000:
+        if cache.lengths[0] == 4000:
+            cache.append(np.full_like(k[:, :, :1], np.nan), np.full_like(v[:, :, :1], np.nan))
+        cache.grow(cache.capacity + 1)
+    reader.join()
+    assert results[0] == expected or (cache.lengths[0] > 4000 and np.isnan(np.frombuffer(results[0], "f")).any())
