@@ -26,10 +26,11 @@ def test_modules(module, examples):
     assert results.attempted >= examples
 
 
-def test_matmul_t():
-    # doctest does not look into compiled functions by itself.
-    text = transfuse.matmul_t.__doc__
-    assert run_examples(doctest.DocTestParser().get_doctest(text, {}, "matmul_t", None, 0)) >= 3
+@pytest.mark.parametrize("name", ["matmul_t", "attention", "KVCache"])
+def test_compiled_ones(name):
+    # doctest does not look into them by itself.
+    text = getattr(transfuse, name).__doc__
+    assert run_examples(doctest.DocTestParser().get_doctest(text, {}, name, None, 0)) >= 3
 
 
 def test_every_public_function_has_an_example_or_explains_itself():
