@@ -139,8 +139,9 @@ class Attention {
   void look_ahead(KeyRange keys, KeyRange all) {
     const bool last = keys.last >= all.last;
     const std::int64_t rows = lesser(p.block_kv, last ? p.next_keys : all.last - keys.last);
-    const std::int64_t q_size = item_size(p.q_dtype);
-    ahead[next_q] = of(last ? p.next_q : nullptr, p.q_row, p.q_col, q_size, p.rows, p.depth);
+    visit_query_type([&](auto type) {
+      ahead[next_q] = of(last ? p.next_q : nullptr, p.q_row, p.q_col, sizeof type, p.rows, p.depth);
+    });
     ahead[next_k] = of(last ? p.next_k : p.k + keys.last * p.k_row, p.k_row, p.k_col, stored_size, rows, p.depth);
     ahead[next_v] = of(last ? p.next_v : p.v + keys.last * p.v_row, p.v_row, p.v_col, stored_size, rows, p.value_depth);
     const std::int64_t steps = panels(keys.size()) + panels(p.value_depth);
