@@ -61,16 +61,19 @@ Shape attention_lse_shape(const ConstTensorView& q, const ConstTensorView& k, co
 /// out[..., h, i, :] = sum_j p[j] · v[..., h / (Hq / Hkv), j, :], where p is the softmax over the keys j that query i
 /// sees, of s[j] = cap(scale · q[i]·k[j]) + bias[i, j] - slope·|position(i) - j|. A query that sees no key gets zeros.
 ///
-/// \param q  (..., Hq, Lq, D), float32 or float64, any strides; (Lq, D) is one head
+/// \param q  (..., Hq, Lq, D), float32, float64, or float16 or bfloat16, which are computed in float32; any strides;
+///   (Lq, D) is one head
 /// \param k  (..., Hkv, Lk, D), the dtype of q; Hq is a multiple of Hkv
 /// \param v  (..., Hkv, Lk, Dv), the dtype of q
 /// \param out  (..., Hq, Lq, Dv) exactly, the dtype of q, any strides; may overlap neither an input nor itself
-/// \param lse  (..., Hq, Lq), the dtype of q, or nothing: natural logarithm of the denominator, -inf for an empty row
+/// \param lse  (..., Hq, Lq), float64 for float64, else float32, or nothing: natural logarithm of the denominator, -inf
+///   for an empty row
 /// \throws ValueError, TypeError (dtypes), std::bad_alloc; nothing has been written then.
 ///
 /// Keys that are masked never influence the result, even if they or their values are NaN or infinite. The result is
 /// bitwise the same for every number of threads and every block_q. Extra memory: per thread 0.4 MiB at depth 64, more
-/// with the depth, that do not grow with Lq or Lk.
+/// with the depth, that do not grow with Lq or Lk; where few queries share keys, what is known of each of them after
+/// every key_chunk keys besides: (Dv + 17) numbers of what is computed with.
 ///
 /// Algorithm: blocks of keys with an online softmax (Milakov & Gimelshein, arXiv:1805.02867; Dao et al.,
 /// arXiv:2205.14135; Dao, arXiv:2307.08691).

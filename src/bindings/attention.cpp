@@ -90,8 +90,8 @@ TypeError
     A dtype that is not one of these, mixed dtypes, neither `k` and `v` nor a `cache` or both, a mask that is not bool, lengths that are not integers, an object
     that is no array, a tensor that requires grad.
 MemoryError
-    The results or the working memory (a thread's grows with the depth, 0.4 MiB at 64, not with the sequences) cannot be
-    allocated.
+    The results or the working memory (a thread's grows with the depth, 0.4 MiB at 64, not with the sequences; few queries
+    of long keys need some 20 numbers more than Dv for every `key_chunk` of them) cannot be allocated.
 
     Nothing has been written to `out` then.
 

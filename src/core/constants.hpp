@@ -133,10 +133,13 @@ constexpr std::int64_t kAttentionParallelWork = 200'000;
 constexpr std::int64_t kSplitQueries = 64;
 constexpr std::int64_t kInPlaceQueries = 8;
 
-/// Blocks of keys that are read in place: about so many bytes of what is computed with, so that the bits do not depend on
-/// what is stored; in multiples of so many keys.
+/// Blocks of keys that are read in place: about so many bytes of what is computed with, so that the bits do not depend
+/// on what is stored; in multiples of so many keys.
 constexpr std::int64_t kInPlaceBytes = 32768;
 constexpr std::int64_t kInPlaceKeys = 64;
+
+/// Bytes further on that are asked for while keys and values are read in place.
+constexpr std::int64_t kInPlaceAhead = 32768;
 
 /// Pieces of attention that each thread should have at least, unless they would have fewer queries than kPieceRows.
 constexpr std::int64_t kAttentionPieces = 4;

@@ -17,9 +17,9 @@ struct StoredRows {
   std::int64_t row;  // bytes from one to the next
 };
 
-/// Keys and values of type S, computed with as vectors V. What lies kFarAhead bytes further on in memory, most likely
-/// the next rows, is asked for with every vector that is read: one by one, because a burst of prefetches waits for
-/// itself.
+/// Keys and values of type S, computed with as vectors V. What lies kInPlaceAhead bytes further on in memory, most
+/// likely the next rows, is asked for with every vector that is read: one by one, because a burst of prefetches waits
+/// for itself.
 template <class V, class S>
 struct InPlace {
   using T = typename V::T;
@@ -32,8 +32,6 @@ struct InPlace {
   static constexpr int tile_rows = many ? 4 : 2;
   static constexpr int tile_keys = 4;
   static constexpr int tile_vectors(int rows) { return rows == 1 || (many && rows < 4) ? 8 : 4; }
-
-  static constexpr std::int64_t kFarAhead = 32768;
 
   /// scores[r, j] = q[r] · k[j]. Rows of q and of scores are kScoreRow apart; q is filled up to whole vectors, scores
   /// have room for tile_keys more.
@@ -103,7 +101,7 @@ struct InPlace {
       });
       unroll<decltype(count)::value>([&](auto c) __attribute__((always_inline)) {
         constexpr int key = decltype(first)::value + decltype(c)::value;
-        prefetch_far(k[key] + d * Store::size + kFarAhead);
+        prefetch_far(k[key] + d * Store::size + kInPlaceAhead);
         const Reg y = load(k[key] + d * Store::size);
         unroll<Rows>([&](auto r) __attribute__((always_inline)) {
           Reg& s = sum[decltype(r)::value][key];
@@ -148,7 +146,7 @@ struct InPlace {
       });
       unroll<Vecs>([&](auto c) __attribute__((always_inline)) {
         const std::byte* const at = p + decltype(c)::value * V::width * Store::size;
-        prefetch_far(at + kFarAhead);
+        prefetch_far(at + kInPlaceAhead);
         const Reg y = load(at);
         unroll<Rows>([&](auto r) __attribute__((always_inline)) {
           Reg& s = sum[decltype(r)::value][decltype(c)::value];

@@ -76,9 +76,8 @@ class Plan {
                 adjacent(call.v, call.v_heads);
     pack_v_ = call.k.dtype != dtype_ || !adjacent(call.v, call.v_heads);
     part_keys_ = queries <= kSplitQueries ? config_.key_chunk : kUnbounded;
-    std::int64_t work = find_sequences();
     threads_ = 1;
-    if (work >= kAttentionParallelWork)
+    if (find_sequences() >= kAttentionParallelWork)
       threads_ = usable_threads(o.num_threads > 0 ? o.num_threads : default_threads().count);
     cut(most_parts_ > 1 ? 1 : threads_);
     first_piece_.push_back(0);
