@@ -131,15 +131,17 @@ constexpr std::int64_t kAttentionParallelWork = 200'000;
 /// key_chunk (more queries are enough for several threads); and up to so many, keys and values are read in place (for
 /// more, packing pays).
 constexpr std::int64_t kSplitQueries = 64;
-constexpr std::int64_t kInPlaceQueries = 8;
+constexpr std::int64_t kInPlaceQueries = 16;
 
-/// Blocks of keys that are read in place: about so many bytes of what is computed with, so that the bits do not depend
-/// on what is stored; in multiples of so many keys.
-constexpr std::int64_t kInPlaceBytes = 32768;
-constexpr std::int64_t kInPlaceKeys = 64;
+/// In place, all queries meet so many keys before the next ones: some 8 KiB, which the first-level cache holds. Their
+/// values are summed up before their sum is added to that of the keys before.
+constexpr std::int64_t kInPlaceKeys = 16;
 
-/// Bytes further on that are asked for while keys and values are read in place.
-constexpr std::int64_t kInPlaceAhead = 32768;
+/// Up to so many queries leave fetching ahead to the hardware (so few, where elements are converted); with more, what
+/// lies so many bytes further on is asked for.
+constexpr std::int64_t kStreamedQueries = 4;
+constexpr std::int64_t kStreamedConverted = 1;
+constexpr std::int64_t kTiledAhead = 32768;
 
 /// Pieces of attention that each thread should have at least, unless they would have fewer queries than kPieceRows.
 constexpr std::int64_t kAttentionPieces = 4;

@@ -223,7 +223,7 @@ class Attention {
           Products::score(elements(p.queries), t.rows, p.depth, from(k, cols.first), cols.size(), elements(p.scores));
         },
         [&](KeyRange run, const T* weights) {
-          Products::add_values(weights, t.rows, from(v, run.first), run.size(), p.value_depth, sums(t.first),
+          Products::add_values(weights, t.rows, from(v, run.first), run.first, run.size(), p.value_depth, sums(t.first),
                                p.sum_row / size);
         });
   }

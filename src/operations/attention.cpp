@@ -89,10 +89,6 @@ class Plan {
     }
     threads_ = static_cast<int>(std::min<std::int64_t>(threads_, pieces()));
     block_kv_ = std::min({config_.block_kv, kMostKeys, std::max<std::int64_t>(1, call.k_heads.rows)});
-    if (in_place_) {
-      const std::int64_t key_bytes = std::max<std::int64_t>(1, call.q_heads.cols * item_size(dtype_));
-      block_kv_ = std::min(block_kv_, std::max(kInPlaceKeys, kInPlaceBytes / key_bytes / kInPlaceKeys * kInPlaceKeys));
-    }
     place_memory();
   }
 

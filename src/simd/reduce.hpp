@@ -58,36 +58,42 @@ template <int Count, int Least, class Reg>
   }
 }
 
-/// out[i] = the sum of the elements of v[i], for four vectors at once; in the same order for each of them.
-template <class V>
-[[gnu::always_inline]] inline void store_four_sums(typename V::T* out, const typename V::Reg (&v)[4]) {
-  if constexpr (V::width == 1) {
-    for (int i = 0; i < 4; ++i) out[i] = v[i];
+/// out[r * row + c] = the sum of the elements of v[r * Cols + c], added to what is there where `more`; in the same
+/// order for each of them.
+template <class V, int Cols>
+[[gnu::always_inline]] inline void store_sums(typename V::T* out, std::int64_t row, const typename V::Reg (&v)[4],
+                                              bool more) {
+  using T = typename V::T;
+  constexpr int width = V::width;
+  // The sums of v[first], v[first + 1], ...
+  const auto put = [&](const auto& sums, int first) __attribute__((always_inline)) {
+    for (int i = 0; i < static_cast<int>(sizeof sums / sizeof(T)); ++i) {
+      T& to = out[(first + i) / Cols * row + (first + i) % Cols];
+      to = more ? to + sums[i] : sums[i];
+    }
+  };
+  if constexpr (width == 1) {
+    put(v, 0);
   } else {
     // Neighbours of two vectors are interleaved and added, within 128 bits, which costs the least.
-    constexpr int lanes = 16 / sizeof(typename V::T);
+    constexpr int lanes = 16 / sizeof(T);
     const auto pair = [](auto a, auto b) __attribute__((always_inline)) {
       return [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
-        constexpr int width = V::width;
         return __builtin_shufflevector(a, b, (I / lanes * lanes + I % lanes / 2 + I % 2 * width)...) +
                __builtin_shufflevector(a, b, (I / lanes * lanes + I % lanes / 2 + lanes / 2 + I % 2 * width)...);
-      }(std::make_integer_sequence<int, V::width>{});
+      }(std::make_integer_sequence<int, width>{});
     };
     const auto first = pair(v[0], v[1]);
     const auto second = pair(v[2], v[3]);
     if constexpr (lanes == 2) {
-      const auto low = fold<V::width, 2>(first);
-      const auto high = fold<V::width, 2>(second);
-      std::memcpy(out, &low, sizeof low);
-      std::memcpy(out + 2, &high, sizeof high);
+      put(fold<width, 2>(first), 0);
+      put(fold<width, 2>(second), 2);
     } else {
       const auto all = [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
-        constexpr int width = V::width;
         return __builtin_shufflevector(first, second, (I / 4 * 4 + I % 2 + (I % 4 < 2 ? 0 : width))...) +
                __builtin_shufflevector(first, second, (I / 4 * 4 + I % 2 + 2 + (I % 4 < 2 ? 0 : width))...);
-      }(std::make_integer_sequence<int, V::width>{});
-      const auto sums = fold<V::width, 4>(all);
-      std::memcpy(out, &sums, sizeof sums);
+      }(std::make_integer_sequence<int, width>{});
+      put(fold<width, 4>(all), 0);
     }
   }
 }
