@@ -1,4 +1,4 @@
-"""The command line: ``transfuse info``, ``demo`` and ``bench``."""
+"""The command line: ``transfuse info``, ``demo``, ``bench`` and ``plan``."""
 
 import json
 from typing import Annotated
@@ -9,10 +9,13 @@ import typer
 
 import transfuse
 from transfuse.bench import commands
+from transfuse.plan import commands as planning
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Fused transformer kernels for CPUs.")
 app.add_typer(commands.app, name="bench")
 app.command()(commands.demo)
+app.command()(planning.plan)
+commands.app.command("plan")(planning.bench)
 
 
 @app.callback(invoke_without_command=True)

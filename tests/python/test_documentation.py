@@ -19,7 +19,22 @@ def run_examples(test):
     return runner.tries
 
 
-@pytest.mark.parametrize(("module", "examples"), [("transfuse", 3), ("transfuse._info", 0), ("transfuse._isa", 2)])
+MODULES = [
+    ("transfuse", 3),
+    ("transfuse._info", 0),
+    ("transfuse._isa", 2),
+    ("transfuse.plan", 4),
+    ("transfuse.plan.generators", 3),
+    ("transfuse.plan.graph", 4),
+    ("transfuse.plan.ideals", 1),
+    ("transfuse.plan.profiling", 1),
+    ("transfuse.plan.result", 4),
+    ("transfuse.plan.solver", 4),
+    ("transfuse.plan.tradeoff", 3),
+]
+
+
+@pytest.mark.parametrize(("module", "examples"), MODULES)
 def test_modules(module, examples):
     results = doctest.testmod(importlib.import_module(module))
     assert results.failed == 0
