@@ -24,6 +24,8 @@ struct Stored {
   static Reg load_partial(const void* p, int count) {
     if constexpr (same) {
       return V::load_partial(p, count);
+    } else if constexpr (V::width == 1) {
+      return count > 0 ? load(p) : V::zero();
     } else {
       S copy[V::width] = {};
       std::memcpy(copy, p, static_cast<std::size_t>(count) * sizeof(S));

@@ -15,6 +15,12 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.bool_]
 
 
+def product(rows: Rows, amounts: Floats) -> Floats:
+    """rows @ amounts, all finite. BLAS may compute with what lies beside the arrays; NaN there must not warn."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(rows.astype(np.float64) @ amounts)
+
+
 @dataclass(frozen=True)
 class Option:
     """How a stage may run: `width` accelerators in each of `replicas` groups; or on a CPU."""
@@ -80,7 +86,7 @@ class Rules:
     def total(self, stages: Rows, amounts: Floats) -> Floats:
         """Sums over the units of each stage; infinite amounts stay infinite."""
         finite = np.isfinite(amounts)
-        sums: Floats = stages.astype(np.float64) @ np.where(finite, amounts, 0.0)
+        sums = product(stages, np.where(finite, amounts, 0.0))
         if not finite.all():
             sums[stages[:, ~finite].any(axis=1)] = math.inf
         return sums
@@ -113,14 +119,14 @@ class Boundary:
         consumers = [{unit_of[j] for j in after} - {unit_of[i]} for i, after in enumerate(graph.successors)]
         self.producers = [i for i, found in enumerate(consumers) if found]
         self._unit = np.array([unit_of[i] for i in self.producers], np.intp)
-        self._reads = np.zeros((len(units), len(self.producers)), np.float32)
+        self._reads = np.zeros((len(units), len(self.producers)))
         for column, i in enumerate(self.producers):
             self._reads[list(consumers[i]), column] = 1
         self._count = self._reads.sum(axis=0)
 
     def crossing(self, stages: Rows) -> Floats:
         """1 where an operation of the stage is read outside, or an outer one is read inside; stages × producers."""
-        inside = stages.astype(np.float32) @ self._reads
+        inside = product(stages, self._reads)
         own = stages[:, self._unit]
         return np.where(own, inside < self._count, inside > 0).astype(np.float64)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from transfuse.plan.graph import Graph
 from transfuse.plan.ideals import LIMIT, chain, ideals
-from transfuse.plan.rules import RULES, Floats, Option, Rows, Rules
+from transfuse.plan.rules import RULES, Floats, Option, Rows, Rules, product
 from transfuse.plan.settings import InfeasibleError, Settings
 
 CELLS = 100_000_000  # of the table: ideals × CPUs × accelerators × replicas
@@ -113,7 +113,7 @@ class _Search:
         self.upper = upper
         self.period = math.inf
         least = rules.least_loads()
-        self.least = rows.astype(np.float64) @ np.where(np.isfinite(least), least, 0.0)
+        self.least = product(rows, np.where(np.isfinite(least), least, 0.0))
         settings = rules.settings
         self.limited = settings.memory is not None and self._may_overflow(settings.memory)
         self.counts = self.limited or max_stages is not None
@@ -138,12 +138,12 @@ class _Search:
         return not all(self.rules.fits(option, whole, most).all() for option in self.rules.options)
 
     def run(self, stop: Callable[[], bool]) -> list[tuple[Rows, Option, float]] | None:
-        floating = self.rows.astype(np.float32)
+        packed = np.packbits(self.rows, axis=1)
         for j in range(len(self.rows) - 2, -1, -1):
             if stop():
                 raise TimeoutError("time_limit: no partition into stages was found in time")
             near = np.flatnonzero(self.least[j + 1 :] - self.least[j] <= self.upper) + j + 1
-            larger = near[floating[near] @ floating[j] == floating[j].sum()]
+            larger = near[(packed[near] & packed[j] == packed[j]).all(axis=1)]
             if larger.size:
                 self._extend(j, larger, stop)
         if self.rules.exactly:
