@@ -35,7 +35,8 @@ struct CachedTokens {
 /// for few queries memory is the limit, not the sums over a row (docs/performance.md).
 ///
 /// int8: each token of each head is divided by a scale of its own, the largest magnitude / 127, and rounded, so that no
-/// element is off by more than half a scale (1/254 of the token's largest).
+/// element is off by more than half a scale (1/254 of the token's largest). A token whose largest is below 1.5e-36 is
+/// stored as zeros, because its scale has no reciprocal.
 ///
 /// Any number of threads may read while none changes it; what attention() and tokens() have begun to read stays valid
 /// through append() and grow().

@@ -29,7 +29,8 @@ head_dim : int
 v_head_dim : int, optional
 dtype : {"float32", "float64", "float16", "bfloat16", "int8"}
     A name, or what ``numpy.dtype()`` takes. int8: each token of each head is stored as whole multiples of its own scale,
-    the largest magnitude / 127, so that no element is off by more than 1/254 of the token's largest.
+    the largest magnitude / 127, so that no element is off by more than 1/254 of the token's largest (zeros
+    where that is below 1.5e-36).
 
 Raises
 ------
@@ -62,17 +63,24 @@ std::vector<std::int64_t> read_lengths(const KVCache& cache, const py::handle& o
 
 py::object owned(Object object) { return py::reinterpret_steal<py::object>(object.release()); }
 
-/// An array over the memory of `tokens`.
-py::object array_of(const CachedTokens& tokens, const ConstTensorView& view) {
+ConstTensorView keys_of(const CachedTokens& tokens) { return tokens.keys(); }
+ConstTensorView values_of(const CachedTokens& tokens) { return tokens.values(); }
+
+ConstTensorView scales_of(const CachedTokens& tokens, const float* scales) {
+  return {reinterpret_cast<const std::byte*>(scales), DType::float32, {tokens.shape, 3}, tokens.scale_strides};
+}
+ConstTensorView key_scales_of(const CachedTokens& tokens) { return scales_of(tokens, tokens.k_scales); }
+ConstTensorView value_scales_of(const CachedTokens& tokens) { return scales_of(tokens, tokens.v_scales); }
+
+/// An array over the cache's memory, which it keeps; None if there is nothing of that kind.
+template <ConstTensorView (*Part)(const CachedTokens&)>
+py::object view(const KVCache& cache) {
+  const CachedTokens tokens = cache.tokens();
+  const ConstTensorView part = Part(tokens);
+  if (part.data == nullptr) return py::none();
   auto* const memory = new std::shared_ptr<const std::byte>(tokens.memory);
   const py::capsule owner(memory, [](void* p) { delete static_cast<std::shared_ptr<const std::byte>*>(p); });
-  return owned(view_array(view, Object::borrowed(owner.ptr())));
-}
-
-py::object scales_of(const CachedTokens& tokens, const float* scales) {
-  if (scales == nullptr) return py::none();
-  return array_of(
-      tokens, {reinterpret_cast<const std::byte*>(scales), DType::float32, {tokens.shape, 3}, tokens.scale_strides});
+  return owned(view_array(part, Object::borrowed(owner.ptr())));
 }
 
 std::unique_ptr<KVCache> make(const py::handle& batch, const py::handle& kv_heads, const py::handle& capacity,
@@ -159,34 +167,13 @@ TypeError
             return py::reinterpret_borrow<py::object>(array.get());
           },
           "(batch,) tokens of each sequence, a copy.")
+      .def_property_readonly("keys", &view<&keys_of>,
+                             "(batch, kv_heads, longest length, head_dim), a read-only view; int8 without its scales.")
+      .def_property_readonly("values", &view<&values_of>, "(batch, kv_heads, longest length, v_head_dim), likewise.")
       .def_property_readonly(
-          "keys",
-          [](const KVCache& self) {
-            const CachedTokens tokens = self.tokens();
-            return array_of(tokens, tokens.keys());
-          },
-          "(batch, kv_heads, longest length, head_dim), a read-only view; int8 without its scales.")
-      .def_property_readonly(
-          "values",
-          [](const KVCache& self) {
-            const CachedTokens tokens = self.tokens();
-            return array_of(tokens, tokens.values());
-          },
-          "(batch, kv_heads, longest length, v_head_dim), likewise.")
-      .def_property_readonly(
-          "key_scales",
-          [](const KVCache& self) {
-            const CachedTokens tokens = self.tokens();
-            return scales_of(tokens, tokens.k_scales);
-          },
+          "key_scales", &view<&key_scales_of>,
           "(batch, kv_heads, longest length), by which keys of int8 are multiplied, a read-only view; else None.")
-      .def_property_readonly(
-          "value_scales",
-          [](const KVCache& self) {
-            const CachedTokens tokens = self.tokens();
-            return scales_of(tokens, tokens.v_scales);
-          },
-          "The same for values.")
+      .def_property_readonly("value_scales", &view<&value_scales_of>, "The same for values.")
       .def("__repr__", &representation);
 }
 

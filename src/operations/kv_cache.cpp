@@ -7,6 +7,7 @@
 #include <limits>
 #include <new>
 #include <string>
+#include <utility>
 
 #include "core/arithmetic.hpp"
 #include "core/text.hpp"
@@ -23,12 +24,21 @@ constexpr std::int64_t kHugePage = std::int64_t{2} << 20;
 /// Scales are read in whole vectors.
 constexpr std::int64_t kScalePadding = 16;
 
+class NoMemory : public std::bad_alloc {
+ public:
+  explicit NoMemory(std::string message) : message_(std::move(message)) {}
+  const char* what() const noexcept override { return message_.c_str(); }
+
+ private:
+  std::string message_;
+};
+
 /// Zeroed memory that the system provides page by page as it is written, so that room for tokens costs nothing before
 /// they come.
 std::shared_ptr<std::byte> allocate(std::int64_t bytes) {
   const auto size = static_cast<std::size_t>(std::max<std::int64_t>(bytes, 1));
   void* const memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) throw std::bad_alloc();
+  if (memory == MAP_FAILED) throw NoMemory("capacity: no memory for " + std::to_string(bytes) + " bytes");
   if (bytes >= kHugePage) madvise(memory, size, MADV_HUGEPAGE);  // advice: failing is harmless
   return {static_cast<std::byte*>(memory), [size](std::byte* p) { munmap(p, size); }};
 }
@@ -107,7 +117,8 @@ KVCache::Layout KVCache::layout(std::int64_t capacity) const {
       l.scale_head == 0 ? 0 : round_up(multiply(heads, l.scale_head) + kScalePadding * sizeof(float), kLine);
   l.v_scales = l.k_scales + scales;
   l.bytes = l.v_scales + scales;
-  if (overflow) throw std::bad_alloc();
+  if (overflow)
+    throw NoMemory("capacity: no memory for " + std::to_string(capacity) + " tokens, whose bytes exceed 64 bits");
   return l;
 }
 
