@@ -7,6 +7,7 @@
 #include "bindings/kv_cache.hpp"
 #include "bindings/operations.hpp"
 #include "bindings/options.hpp"
+#include "bindings/wisdom.hpp"
 #include "core/constants.hpp"
 #include "transfuse/error.hpp"
 
@@ -138,6 +139,7 @@ enum Parameter {
 
 PyObject* attention(PyObject* /*module*/, PyObject* const* args, Py_ssize_t positional, PyObject* keyword_names) {
   try {
+    ensure_wisdom();
     static const Signature signature(
         "attention", 1, {"q", "k", "v"},
         {"cache", "mask", "bias", "causal", "query_offset", "scale", "window", "softcap", "alibi_slopes", "sinks",
