@@ -185,7 +185,7 @@ def _parse(contents: bytes) -> Reading:
             if entry.applies():
                 _core.check_tuned(*entry.arguments())
             reading.entries.append(entry)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             reading.faults.append(_cut(f"entry {number}: {error}", 300))
     return reading
 

@@ -221,7 +221,7 @@ class Wisdom:
             raise ValueError(reading.problem(path))
         if not os.path.exists(path):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-        _warn(reading.problem(path))
+        _warn(reading.problem(path), stacklevel=3)
         self._add(reading.entries)
         return len(reading.entries)
 
@@ -234,13 +234,13 @@ class Wisdom:
 
 def _read(path: Path) -> _wisdom.Reading:
     reading = _wisdom.read(path)
-    _warn(reading.problem(path))
+    _warn(reading.problem(path), stacklevel=4)
     return reading
 
 
-def _warn(problem: str | None) -> None:
+def _warn(problem: str | None, stacklevel: int) -> None:
     if problem is not None:
-        warnings.warn(problem, RuntimeWarning, stacklevel=4)
+        warnings.warn(problem, RuntimeWarning, stacklevel=stacklevel)
 
 
 def document(entries: "Wisdom | list[Entry]") -> dict[str, Any]:
