@@ -4,7 +4,7 @@ import platform
 import sys
 from typing import TypedDict
 
-from transfuse import _core
+from transfuse import _core, _wisdom
 
 
 class IsaInfo(TypedDict):
@@ -64,8 +64,6 @@ def info() -> Info:
         The environment variable TRANSFUSE_ISA names a tier that does not exist or that this machine cannot run.
     """
     import numpy
-
-    from transfuse import _wisdom  # here, so that importing transfuse stays cheap
 
     threads, source = _core.default_threads()
     return {

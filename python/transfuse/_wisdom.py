@@ -1,11 +1,10 @@
 """The files of wisdom: where they are, how they are read, and how the first call of an operation loads them.
 
-Imported by that call, so it imports little. Nothing that a file contains raises an exception here: a file, or an entry,
-that cannot be used is left out, and said.
+Imported with transfuse, because it must know of every fork(); so it imports little. Nothing that a file contains raises
+an exception here: a file, or an entry, that cannot be used is left out, and said.
 """
 
 import functools
-import json
 import math
 import os
 import stat
@@ -167,6 +166,8 @@ def _contents(path: Path) -> bytes:
 
 
 def _parse(contents: bytes) -> Reading:
+    import json
+
     try:
         document = json.loads(contents.decode())
     except ValueError as error:
@@ -222,7 +223,7 @@ class _Fields:
 
     def get(self, name: str, kind: type) -> Any:
         value = self._item.get(name)
-        if type(value) is not kind or (kind is str and not value.isprintable()):
+        if type(value) is not kind or (isinstance(value, str) and not value.isprintable()):
             raise ValueError(f"{name}: expected a {kind.__name__}, got {_short(value)}")
         return value
 
@@ -260,16 +261,9 @@ def _cut(text: str, length: int) -> str:
 _lock = threading.RLock()
 _state = "unread"  # then "reading", then "read"
 
-
-def _after_fork() -> None:
-    # Another thread of the parent may have held the lock, or was reading.
-    global _lock, _state
-    _lock = threading.RLock()
-    if _state == "reading":
-        _state = "unread"
-
-
-os.register_at_fork(after_in_child=_after_fork)
+# fork() waits for whoever is reading: a child would wait forever for a lock, ours or that of a module that is being
+# imported, which a thread of the parent holds.
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def ensure_loaded() -> bool:

@@ -119,9 +119,10 @@ TEST_F(TunedTest, FindsTheNearestOfMany) {
   for (int i = 0; i < 60; ++i) problems.push_back({1 << i * 7 % 4, 1 << i * 5 % 13, 1 << i * 11 % 17, 1 << i * 3 % 11});
   for (std::size_t i = 0; i < problems.size(); ++i) set_block(problems[i], static_cast<std::int64_t>(i) + 1);
   const auto octaves = [](const MatmulTProblem& a, const MatmulTProblem& b) {
-    const auto between = [](std::int64_t x, std::int64_t y) {
-      return std::abs(std::bit_width(static_cast<std::uint64_t>(x)) - std::bit_width(static_cast<std::uint64_t>(y)));
+    const auto width = [](std::int64_t size) {
+      return static_cast<int>(std::bit_width(static_cast<std::uint64_t>(size)));
     };
+    const auto between = [&](std::int64_t x, std::int64_t y) { return std::abs(width(x) - width(y)); };
     return between(a.batch, b.batch) + between(a.m, b.m) + between(a.k, b.k) + between(a.n, b.n);
   };
   for (std::int64_t batch = 1; batch <= 16; batch *= 2)

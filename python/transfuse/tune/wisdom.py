@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +189,7 @@ class Wisdom:
         path = Path(os.path.realpath(_wisdom.user_path() if path is None else path))
         with _explained(path):
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            with filelock.FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
+            with filelock.FileLock(f"{path}.lock", timeout=_LOCK_SECONDS, mode=0o644):
                 there = _read(path)
                 if there.unusable and path.is_file():
                     path.replace(f"{path}.old")
@@ -225,7 +225,7 @@ class Wisdom:
         self._add(reading.entries)
         return len(reading.entries)
 
-    def _add(self, entries: "Wisdom | Iterator[Entry] | list[Entry]") -> None:
+    def _add(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             known = self._entries.get(entry.key)
             if known is None or known.when <= entry.when:
@@ -243,7 +243,7 @@ def _warn(problem: str | None, stacklevel: int) -> None:
         warnings.warn(problem, RuntimeWarning, stacklevel=stacklevel)
 
 
-def document(entries: "Wisdom | list[Entry]") -> dict[str, Any]:
+def document(entries: Iterable[Entry]) -> dict[str, Any]:
     """What a file holds, for JSON."""
     return {
         "schema": _wisdom.SCHEMA,
