@@ -53,8 +53,9 @@ class TunedTable {
     std::ranges::sort(rows_, {}, place);
     for (const Row& row : rows_) {
       keys_.push_back(row.key);
-      ++first_[static_cast<std::size_t>(slot(total(row.key))) + 1];
+      ++first_[slot(total(row.key)) + 1];
     }
+    keys_.push_back(~BucketKey{0});
     for (std::size_t i = 1; i < first_.size(); ++i) first_[i] += first_[i - 1];
   }
 
@@ -64,17 +65,16 @@ class TunedTable {
   /// threads, the smaller one of two. Null if no bucket is near.
   const Row* find(BucketKey key, int threads) const {
     const int sum = total(key);
-    std::size_t best = 0;
-    int least = kRadius + 1;
-    const std::size_t end = first_[static_cast<std::size_t>(slot(sum + kRadius)) + 1];
-    for (std::size_t i = first_[static_cast<std::size_t>(slot(sum - kRadius))]; i < end; ++i) {
-      const int distance = octaves_between(keys_[i], key);
-      best = distance < least ? i : best;
-      least = std::min(least, distance);
+    std::size_t best = begin(sum);
+    while (best < end(sum) && keys_[best] != key) ++best;
+    if (best == end(sum)) {
+      best = begin(sum - kRadius);
+      const int least = least_distance(key, best, end(sum + kRadius));
+      if (least > kRadius) return nullptr;
+      while (octaves_between(keys_[best], key) != least) ++best;
     }
-    if (least > kRadius) return nullptr;
     const auto beyond = [&](std::size_t i) { return std::abs(std::int64_t{rows_[i].threads} - threads); };
-    for (std::size_t i = best + 1; i < keys_.size() && keys_[i] == keys_[best] && beyond(i) < beyond(best); ++i)
+    for (std::size_t i = best + 1; i < rows_.size() && keys_[i] == keys_[best] && beyond(i) < beyond(best); ++i)
       best = i;
     return &rows_[best];
   }
@@ -83,10 +83,25 @@ class TunedTable {
   static constexpr int kSlots = 128;  // larger sums share the last one
 
   static int total(BucketKey key) { return octaves_between(key, 0); }
-  static int slot(int total) { return std::clamp(total, 0, kSlots - 1); }
+  static std::size_t slot(int total) { return static_cast<std::size_t>(std::clamp(total, 0, kSlots - 1)); }
+
+  /// The rows of this sum.
+  std::size_t begin(int total) const { return first_[slot(total)]; }
+  std::size_t end(int total) const { return first_[slot(total) + 1]; }
+
+  /// That of the keys from `first` up to `last`, and perhaps the one after, which stands there because it is further.
+  int least_distance(BucketKey key, std::size_t first, std::size_t last) const {
+    const __m128i wanted = _mm_set1_epi64x(static_cast<std::int64_t>(key));
+    __m128i least = _mm_set1_epi64x(INT16_MAX);
+    for (std::size_t i = first; i < last; i += 2) {
+      const __m128i two = _mm_loadu_si128(reinterpret_cast<const __m128i*>(&keys_[i]));
+      least = _mm_min_epi16(least, _mm_sad_epu8(two, wanted));
+    }
+    return std::min(_mm_extract_epi16(least, 0), _mm_extract_epi16(least, 4));
+  }
 
   std::vector<Row> rows_;
-  std::vector<BucketKey> keys_;                    // those of rows_, side by side
+  std::vector<BucketKey> keys_;                    // those of rows_, side by side, and one that is far from all
   std::array<std::uint32_t, kSlots + 1> first_{};  // rows of a smaller sum
   const TunedTable* previous_;
 };

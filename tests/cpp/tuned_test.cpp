@@ -84,6 +84,11 @@ TEST_F(TunedTest, BucketsArePowersOfTwo) {
   EXPECT_EQ(found({7, 127, 1, 1}), 5);
   set_block({INT64_MAX, 1, 1, 1}, 6);
   EXPECT_EQ(found({(INT64_MAX >> 1) + 1, 1, 1, 1}), 6);
+  set_block({INT64_MAX, INT64_MAX, INT64_MAX, 1}, 7);
+  set_block({INT64_MAX, INT64_MAX, 1, INT64_MAX}, 8);
+  EXPECT_EQ(found({INT64_MAX, INT64_MAX, INT64_MAX, 1}), 7);
+  EXPECT_EQ(found({INT64_MAX, INT64_MAX, 3, INT64_MAX}), 8);
+  EXPECT_EQ(found({INT64_MAX, INT64_MAX, INT64_MAX, INT64_MAX}), 0);
 }
 
 TEST_F(TunedTest, TheNearestBucketIsUsedUpToTwoOctaves) {
