@@ -10,9 +10,11 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "kernels/table.hpp"
 #include "operations/gemm.hpp"
+#include "transfuse/tuned.hpp"
 
 namespace {
 
@@ -123,6 +125,23 @@ void epilogue(State& state, Isa isa, DType dtype, Activation activation) {
   state.SetItemsProcessed(state.iterations() * k.tile_rows * k.tile_cols);
 }
 
+/// What wisdom costs a call: problems that are all different, half of them an octave beside an entry.
+void look_up(State& state) {
+  std::vector<AttentionProblem> problems;
+  for (std::int64_t i = 0; i < state.range(0); ++i)
+    problems.push_back({1 << i % 3, 1 << i % 6, 1 << i % 5, 1 << i % 11, 1 << i % 13, 32 << i % 3, i % 2});
+  clear_tuned();
+  for (const AttentionProblem& problem : problems) set_tuned(Isa::scalar, DType::float32, problem, {.block_q = 8});
+  for (std::size_t i = 0; i < problems.size(); i += 2) problems[i].queries *= 2;
+  if (problems.empty()) problems.push_back({1, 1, 1, 1, 1, 1, 0});
+  std::size_t i = 0;
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(find_tuned(Isa::scalar, DType::float32, problems[i]));
+    i = i + 1 < problems.size() ? i + 1 : 0;
+  }
+  clear_tuned();
+}
+
 void register_all(Isa isa, DType dtype) {
   const auto name = [&](const char* kernel) {
     return std::string(kernel) + "/" + transfuse::name(isa) + "/" + transfuse::name(dtype);
@@ -145,6 +164,7 @@ void register_all(Isa isa, DType dtype) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  benchmark::RegisterBenchmark("find_tuned", look_up)->Arg(0)->Arg(10)->Arg(100)->Arg(1000);
   for (Isa isa : available_isas())
     for (DType dtype : {DType::float32, DType::float64}) register_all(isa, dtype);
   benchmark::Initialize(&argc, argv);

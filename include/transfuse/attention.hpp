@@ -23,7 +23,8 @@ enum class Causal : std::uint8_t {
 /// Where heads and sequence stand among the dimensions: (..., heads, sequence, depth) or (..., sequence, heads, depth).
 enum class HeadLayout : std::uint8_t { bhsd, bshd };
 
-/// Blocking of attention. 0 means: the default of the constants table. Only block_kv and key_chunk affect rounding.
+/// Blocking of attention. 0 means: the tuned value, else the default of the constants table. Only block_kv and
+/// key_chunk affect rounding.
 struct AttentionConfig {
   std::int64_t block_q = 0;   ///< queries that one piece of work computes, 1...2^20
   std::int64_t block_kv = 0;  ///< keys that are met at a time, 1...2^20; more than 1024 count as 1024

@@ -16,6 +16,7 @@ except ImportError as error:
         ) from error
     raise
 
+from transfuse import _wisdom as _wisdom  # the operations load it, see there
 from transfuse._info import info
 from transfuse._isa import isa
 

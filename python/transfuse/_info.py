@@ -4,7 +4,7 @@ import platform
 import sys
 from typing import TypedDict
 
-from transfuse import _core
+from transfuse import _core, _wisdom
 
 
 class IsaInfo(TypedDict):
@@ -64,7 +64,6 @@ def info() -> Info:
         The environment variable TRANSFUSE_ISA names a tier that does not exist or that this machine cannot run.
     """
     import numpy
-    import platformdirs  # here, so that importing transfuse stays cheap
 
     threads, source = _core.default_threads()
     return {
@@ -81,7 +80,7 @@ def info() -> Info:
         },
         "threads": {"default": threads, "source": source},
         "openmp": {"runtime": _core.openmp_library()},
-        "wisdom": str(platformdirs.user_cache_path("transfuse") / "wisdom.json"),
+        "wisdom": str(_wisdom.user_path()),
         "versions": {
             "transfuse": _core.__version__,
             "compiler": _core.COMPILER,

@@ -1,4 +1,4 @@
-"""The command line: ``transfuse info``, ``demo``, ``bench`` and ``plan``."""
+"""The command line: ``transfuse info``, ``demo``, ``bench``, ``plan`` and ``wisdom``."""
 
 import json
 from typing import Annotated
@@ -10,12 +10,14 @@ import typer
 import transfuse
 from transfuse.bench import commands
 from transfuse.plan import commands as planning
+from transfuse.tune import wisdom_commands
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Fused transformer kernels for CPUs.")
 app.add_typer(commands.app, name="bench")
 app.command()(commands.demo)
 app.command()(planning.plan)
 commands.app.command("plan")(planning.bench)
+app.add_typer(wisdom_commands.app, name="wisdom")
 
 
 @app.callback(invoke_without_command=True)
@@ -63,6 +65,7 @@ def _rows(found: transfuse._info.Info) -> list[tuple[str, str]]:
         ("threads", f"{threads['default']} (from {threads['source']})"),
         ("OpenMP", found["openmp"]["runtime"]),
         ("wisdom", found["wisdom"]),
+        ("", wisdom_commands.state()),
         ("built with", found["versions"]["compiler"]),
         ("NumPy", found["versions"]["numpy"]),
         ("Python", f"{found['versions']['python']} on {found['versions']['platform']}"),

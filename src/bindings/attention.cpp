@@ -7,6 +7,7 @@
 #include "bindings/kv_cache.hpp"
 #include "bindings/operations.hpp"
 #include "bindings/options.hpp"
+#include "bindings/wisdom.hpp"
 #include "core/constants.hpp"
 #include "transfuse/error.hpp"
 
@@ -70,7 +71,8 @@ num_threads : int, optional
 config : mapping, optional
     ``block_q``, ``block_kv`` (queries and keys of a block; more than 1024 keys count as 1024), ``key_chunk`` (where few
     queries share keys: the part of them that is one piece of work), of which only block_kv and key_chunk affect rounding;
-    ``isa`` ("scalar", "avx2", "avx512") and ``threads``. An explicit `num_threads` wins.
+    ``isa`` ("scalar", "avx2", "avx512") and ``threads``. What it does not say is the tuned value, else the default. An
+    explicit `num_threads` wins.
 
 Returns
 -------
@@ -138,6 +140,7 @@ enum Parameter {
 
 PyObject* attention(PyObject* /*module*/, PyObject* const* args, Py_ssize_t positional, PyObject* keyword_names) {
   try {
+    ensure_wisdom();
     static const Signature signature(
         "attention", 1, {"q", "k", "v"},
         {"cache", "mask", "bias", "causal", "query_offset", "scale", "window", "softcap", "alibi_slopes", "sinks",

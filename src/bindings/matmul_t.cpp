@@ -4,6 +4,7 @@
 #include "bindings/array.hpp"
 #include "bindings/operations.hpp"
 #include "bindings/options.hpp"
+#include "bindings/wisdom.hpp"
 #include "core/constants.hpp"
 
 namespace transfuse::python {
@@ -98,6 +99,7 @@ PyObject* quick_matmul_t(PyObject* const* args, Py_ssize_t positional, PyObject*
 
 PyObject* matmul_t(PyObject* /*module*/, PyObject* const* args, Py_ssize_t positional, PyObject* keyword_names) {
   try {
+    ensure_wisdom();
     if (PyObject* result = quick_matmul_t(args, positional, keyword_names)) return result;
     static const Signature signature("matmul_t", 2, {"a", "b"}, {"out", "bias", "activation", "num_threads", "config"});
     PyObject* given[kCount];

@@ -7,12 +7,12 @@
 
 #include "bindings/kv_cache.hpp"
 #include "bindings/operations.hpp"
-#include "bindings/options.hpp"
 #include "bindings/probes.hpp"
+#include "bindings/wisdom.hpp"
 #include "transfuse/cpu.hpp"
 #include "transfuse/error.hpp"
+#include "transfuse/isa.hpp"
 #include "transfuse/threads.hpp"
-#include "transfuse/tuned.hpp"
 #include "transfuse/version.hpp"
 
 namespace py = pybind11;
@@ -61,15 +61,6 @@ std::string openmp_library() {
   return found && info.dli_fname != nullptr ? info.dli_fname : "";
 }
 
-using Sizes = std::array<std::int64_t, 4>;
-
-MatmulTProblem read_problem(const std::string& operation, const Sizes& sizes) {
-  if (operation != "matmul_t") throw ValueError("operation: expected 'matmul_t', got '" + operation + "'");
-  for (std::int64_t size : sizes)
-    if (size < 0) throw ValueError("sizes: expected no negative number, got " + std::to_string(size));
-  return {sizes[0], sizes[1], sizes[2], sizes[3]};
-}
-
 void define_machine(py::module_& m) {
   constexpr Isa built[] = {Isa::scalar, Isa::avx2, Isa::avx512};
   m.attr("__version__") = TRANSFUSE_VERSION;
@@ -100,32 +91,6 @@ void define_machine(py::module_& m) {
   m.def("openmp_library", &openmp_library);
 }
 
-void define_tuned(py::module_& m) {
-  m.def(
-      "set_tuned",
-      [](const std::string& operation, const std::string& isa, const std::string& dtype, const Sizes& sizes,
-         const py::dict& config) {
-        const auto entry = read_config<MatmulTConfig>(config.ptr());
-        if (entry.isa || entry.threads != 0)
-          throw ValueError("config: a tuned configuration sets neither 'isa' nor 'threads'");
-        set_tuned(require_isa(isa, "isa"), read_dtype(dtype), read_problem(operation, sizes), entry.parameters);
-      },
-      py::arg("operation"), py::arg("isa"), py::arg("dtype"), py::arg("sizes"), py::arg("config"));
-  m.def(
-      "find_tuned",
-      [](const std::string& operation, const std::string& isa, const std::string& dtype,
-         const Sizes& sizes) -> std::optional<py::dict> {
-        const auto found = find_tuned(require_isa(isa, "isa"), read_dtype(dtype), read_problem(operation, sizes));
-        if (!found) return std::nullopt;
-        py::dict config;
-        for (const auto& parameter : kMatmulTParameters)
-          if (const std::int64_t value = (*found).*parameter.member; value != 0) config[parameter.name] = value;
-        return config;
-      },
-      py::arg("operation"), py::arg("isa"), py::arg("dtype"), py::arg("sizes"));
-  m.def("clear_tuned", &clear_tuned);
-}
-
 }  // namespace
 }  // namespace transfuse::python
 
@@ -150,5 +115,5 @@ PYBIND11_MODULE(_core, m) {
   define_kv_cache(m);
   define_machine(m);
   define_probes(m);
-  define_tuned(m);
+  define_wisdom(m);
 }

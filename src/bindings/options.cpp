@@ -56,10 +56,14 @@ Isa read_isa(PyObject* object, const char* argument) {
   return require_isa(name, argument);
 }
 
-DType read_dtype(const std::string& text) {
-  for (DType dtype : {DType::float32, DType::float64})
+DType read_dtype(const std::string& text, int count) {
+  std::string known;
+  for (int i = 0; i < count; ++i) {
+    const DType dtype{static_cast<std::uint8_t>(i)};
     if (text == name(dtype)) return dtype;
-  throw ValueError("dtype: expected 'float32' or 'float64', got '" + text + "'");
+    known += std::string(known.empty() ? "'" : ", '") + name(dtype) + "'";
+  }
+  throw ValueError("dtype: expected one of " + known + ", got '" + text + "'");
 }
 
 std::int64_t read_integer(PyObject* object, const std::string& argument) {
@@ -72,7 +76,6 @@ std::int64_t read_integer(PyObject* object, const std::string& argument) {
 }
 
 DType read_stored_dtype(PyObject* object) {
-  constexpr DType stored[] = {DType::float32, DType::float64, DType::float16, DType::bfloat16, DType::int8};
   std::string text;
   if (PyUnicode_Check(object)) {
     text = text_of(object);
@@ -85,12 +88,7 @@ DType read_stored_dtype(PyObject* object) {
     const Object owned(reinterpret_cast<PyObject*>(descriptor));
     text = text_of(find_attribute(owned.get(), "name").get());
   }
-  std::string known;
-  for (const DType dtype : stored) {
-    if (text == name(dtype)) return dtype;
-    known += std::string(known.empty() ? "'" : ", '") + name(dtype) + "'";
-  }
-  throw ValueError("dtype: expected one of " + known + ", got '" + text + "'");
+  return read_dtype(text, kStoredDTypes);
 }
 
 bool read_bool(PyObject* object, const char* argument) {

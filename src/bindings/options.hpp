@@ -28,8 +28,8 @@ int read_threads(PyObject* object, const char* argument);
 /// The name of a tier that this machine can run. \throws TypeError, ValueError naming `argument`
 Isa read_isa(PyObject* object, const char* argument);
 
-/// One that is computed with. \throws ValueError
-DType read_dtype(const std::string& text);
+/// One of the first `count`, by default those that are computed with. \throws ValueError
+DType read_dtype(const std::string& text, int count = kDTypeCount);
 
 /// One that is stored: its name, or whatever numpy.dtype() takes. \throws TypeError, ValueError
 DType read_stored_dtype(PyObject* object);

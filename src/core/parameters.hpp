@@ -16,19 +16,20 @@ struct Parameter {
   const char* name;  // in Python and in wisdom
   std::int64_t Config::* member;
   std::int64_t largest;
+  bool rounds;  // affects rounding, so that it may not depend on the number of threads
 };
 
 /// block_k is bounded because a tile of packed lanes must fit the working memory.
 constexpr Parameter<MatmulTConfig> kMatmulTParameters[] = {
-    {"block_m", &MatmulTConfig::block_m, std::int64_t{1} << 20},
-    {"block_n", &MatmulTConfig::block_n, std::int64_t{1} << 20},
-    {"block_k", &MatmulTConfig::block_k, std::int64_t{1} << 14},
+    {"block_m", &MatmulTConfig::block_m, std::int64_t{1} << 20, false},
+    {"block_n", &MatmulTConfig::block_n, std::int64_t{1} << 20, false},
+    {"block_k", &MatmulTConfig::block_k, std::int64_t{1} << 14, true},
 };
 
 constexpr Parameter<AttentionConfig> kAttentionParameters[] = {
-    {"block_q", &AttentionConfig::block_q, std::int64_t{1} << 20},
-    {"block_kv", &AttentionConfig::block_kv, std::int64_t{1} << 20},
-    {"key_chunk", &AttentionConfig::key_chunk, std::int64_t{1} << 20},
+    {"block_q", &AttentionConfig::block_q, std::int64_t{1} << 20, false},
+    {"block_kv", &AttentionConfig::block_kv, std::int64_t{1} << 20, true},
+    {"key_chunk", &AttentionConfig::key_chunk, std::int64_t{1} << 20, true},
 };
 
 /// The parameters of an operation's configuration.

@@ -2,33 +2,64 @@
 
 #include <pthread.h>
 
+#include <vector>
+
 #include "core/parameters.hpp"
 #include "core/registry.hpp"
+#include "transfuse/error.hpp"
 
 namespace transfuse {
 namespace {
 
-Registry<MatmulTConfig, 4>& matmul_t_registry() {
-  static auto* const registry = [] {
-    auto* created = new Registry<MatmulTConfig, 4>;  // never destroyed: a thread may still call at exit
-    pthread_atfork([] { matmul_t_registry().before_fork(); }, [] { matmul_t_registry().after_fork_in_parent(); },
-                   [] { matmul_t_registry().after_fork_in_child(); });
-    return created;
-  }();
-  return *registry;
+// Never destroyed (their destructors do nothing): a thread may still call at exit.
+constinit Registry<MatmulTConfig, 4> matmul_t_registry;
+constinit Registry<AttentionConfig, 7> attention_registry;
+
+[[maybe_unused]] const int fork_handlers = pthread_atfork(
+    [] {
+      matmul_t_registry.before_fork();
+      attention_registry.before_fork();
+    },
+    [] {
+      attention_registry.after_fork_in_parent();
+      matmul_t_registry.after_fork_in_parent();
+    },
+    [] {
+      attention_registry.after_fork_in_child();
+      matmul_t_registry.after_fork_in_child();
+    });
+
+std::array<std::int64_t, 4> sizes(const MatmulTProblem& p) { return {p.batch, p.m, p.k, p.n}; }
+std::array<std::int64_t, 7> sizes(const AttentionProblem& p) {
+  return {p.batch, p.q_heads, p.kv_heads, p.queries, p.keys, p.head_dim, p.causal};
+}
+
+template <class Registry, class Problem>
+void set_in(Registry& registry, std::span<const TunedEntry<Problem>> entries) {
+  std::vector<typename Registry::Entry> checked;
+  for (const TunedEntry<Problem>& entry : entries) {
+    check_config(entry.config);
+    checked.push_back({entry.isa, entry.dtype, sizes(entry.problem), entry.threads, entry.config});
+  }
+  registry.set(checked);
 }
 
 }  // namespace
 
-void set_tuned(Isa isa, DType dtype, const MatmulTProblem& problem, const MatmulTConfig& config) {
-  check_config(config);
-  matmul_t_registry().set(isa, dtype, {problem.batch, problem.m, problem.k, problem.n}, config);
+void set_tuned(std::span<const TunedEntry<MatmulTProblem>> entries) { set_in(matmul_t_registry, entries); }
+void set_tuned(std::span<const TunedEntry<AttentionProblem>> entries) { set_in(attention_registry, entries); }
+
+std::optional<MatmulTConfig> find_tuned(Isa isa, DType dtype, const MatmulTProblem& problem, int threads) {
+  return matmul_t_registry.find(isa, dtype, sizes(problem), threads);
 }
 
-std::optional<MatmulTConfig> find_tuned(Isa isa, DType dtype, const MatmulTProblem& problem) {
-  return matmul_t_registry().find(isa, dtype, {problem.batch, problem.m, problem.k, problem.n});
+std::optional<AttentionConfig> find_tuned(Isa isa, DType dtype, const AttentionProblem& problem, int threads) {
+  return attention_registry.find(isa, dtype, sizes(problem), threads);
 }
 
-void clear_tuned() { matmul_t_registry().clear(); }
+void clear_tuned() {
+  matmul_t_registry.clear();
+  attention_registry.clear();
+}
 
 }  // namespace transfuse

@@ -10,10 +10,10 @@
 #include "core/arithmetic.hpp"
 #include "core/constants.hpp"
 #include "core/parallel.hpp"
-#include "core/parameters.hpp"
 #include "core/scratch.hpp"
 #include "kernels/table.hpp"
 #include "operations/checks.hpp"
+#include "operations/configuration.hpp"
 #include "simd/element.hpp"
 #include "transfuse/threads.hpp"
 
@@ -50,7 +50,7 @@ class Plan {
         o_(o),
         isa_(o.isa ? *o.isa : current_isa()),
         dtype_(compute_dtype(call.q.dtype)),
-        config_(merge_configs(o.config, attention_constants(isa_, dtype_).blocks)),
+        config_(configuration(1)),
         kernels_(kernels(isa_).attention[static_cast<int>(call.k.dtype)]),
         out_(out),
         lse_(lse),
@@ -77,8 +77,10 @@ class Plan {
     pack_v_ = call.k.dtype != dtype_ || !adjacent(call.v, call.v_heads);
     part_keys_ = queries <= kSplitQueries ? config_.key_chunk : kUnbounded;
     threads_ = 1;
-    if (find_sequences() >= kAttentionParallelWork)
+    if (find_sequences() >= kAttentionParallelWork) {
       threads_ = usable_threads(o.num_threads > 0 ? o.num_threads : default_threads().count);
+      config_.block_q = configuration(threads_).block_q;  // the rest does not depend on the number of threads
+    }
     cut(most_parts_ > 1 ? 1 : threads_);
     first_piece_.push_back(0);
     for (const Sequence& s : sequences_) {
@@ -127,6 +129,17 @@ class Plan {
   struct Place {
     std::int64_t index, key_head, head_part, row, part;
   };
+
+  AttentionConfig configuration(int threads) const {
+    const AttentionProblem problem{.batch = call_.batch,
+                                   .q_heads = call_.q_heads.heads,
+                                   .kv_heads = call_.k_heads.heads,
+                                   .queries = call_.q_heads.rows,
+                                   .keys = call_.k_heads.rows,
+                                   .head_dim = call_.q_heads.cols,
+                                   .causal = o_.causal == Causal::no ? 0 : 1};
+    return choose_config(isa_, call_.k.dtype, problem, threads, o_.config, attention_constants(isa_, dtype_).blocks);
+  }
 
   /// Returns the work in multiply-adds at most.
   std::int64_t find_sequences() {
@@ -331,7 +344,7 @@ class Plan {
   const AttentionOptions& o_;
   const Isa isa_;
   const DType dtype_;
-  const AttentionConfig config_;
+  AttentionConfig config_;
   const AttentionKernels& kernels_;
   const TensorView& out_;
   const std::optional<TensorView>& lse_;

@@ -10,11 +10,11 @@
 #include "core/scratch.hpp"
 #include "core/text.hpp"
 #include "operations/checks.hpp"
+#include "operations/configuration.hpp"
 #include "operations/gemm.hpp"
 #include "operations/thin.hpp"
 #include "transfuse/error.hpp"
 #include "transfuse/threads.hpp"
-#include "transfuse/tuned.hpp"
 
 namespace transfuse {
 namespace {
@@ -205,13 +205,6 @@ void prefetch(const Gemm::Operand& operand, std::int64_t lanes, std::int64_t dep
     for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(operand.data + r * row + at, 0, 2);
 }
 
-/// What `config` does not say is the tuned value, else the default.
-MatmulTConfig choose_config(Isa isa, DType dtype, const MatmulTProblem& problem, const MatmulTConfig& config) {
-  const auto tuned = find_tuned(isa, dtype, problem);
-  const MatmulTConfig& defaults = matmul_t_constants(isa, dtype).blocks;
-  return merge_configs(config, tuned ? merge_configs(*tuned, defaults) : defaults);
-}
-
 void run_split(const Split& split, const GemmKernels& kernels, const MatmulTConstants& constants,
                const MatmulTConfig& config, int threads) {
   const auto execute = [&](const auto& plan) {
@@ -325,21 +318,23 @@ void run_matmul_t(const MatmulTCall& call, const TensorView& out, const MatmulTO
   Task task = make_task(call, out, options);
   Gemm& gemm = task.gemm;
 
-  const MatmulTConfig config = choose_config(isa, call.a.dtype, {call.batch, call.m, call.k, call.n}, options.config);
+  int threads = 1;
+  if (call.work() >= kParallelWork)
+    threads = usable_threads(options.num_threads > 0 ? options.num_threads : default_threads().count);
+  const MatmulTConstants& constants = matmul_t_constants(isa, call.a.dtype);
+  const MatmulTProblem problem{call.batch, call.m, call.k, call.n};
+  const MatmulTConfig config = choose_config(isa, call.a.dtype, problem, threads, options.config, constants.blocks);
   const GemmKernels kernels(isa, call.a.dtype);
   const bool copy_bias = gemm.bias_col != 0 && gemm.bias_col != size;
   if (call.work() < kParallelWork && call.batch == 1 && !copy_bias && run_at_once(kernels, gemm, config.block_k))
     return;
 
-  int threads = 1;
-  if (call.work() >= kParallelWork)
-    threads = usable_threads(options.num_threads > 0 ? options.num_threads : default_threads().count);
   if (call.work() >= kParallelWork && call.batch == 1 && saturating_multiply(call.m, call.n) <= kSplitElements) {
     Split split{gemm, size};
     split.divide(config.block_k);
     if (split.pieces() > 1) {
       threads = static_cast<int>(std::min<std::int64_t>(threads, split.pieces()));
-      return run_split(split, kernels, matmul_t_constants(isa, call.a.dtype), config, threads);
+      return run_split(split, kernels, constants, config, threads);
     }
   }
 
@@ -387,7 +382,7 @@ void run_matmul_t(const MatmulTCall& call, const TensorView& out, const MatmulTO
   if (thin)
     execute(ThinPlan(*thin, kernels, gemm, together ? threads : 1));
   else
-    execute(GemmPlan(kernels, gemm, matmul_t_constants(isa, call.a.dtype), config, together && threads > 1));
+    execute(GemmPlan(kernels, gemm, constants, config, together && threads > 1));
 }
 
 bool run_matmul_t_quick(const QuickMatmulT& q) {
@@ -403,7 +398,9 @@ bool run_matmul_t_quick(const QuickMatmulT& q) {
             .out_row = q.m * size,
             .out_col = size};
   orient(gemm, size);
-  return run_at_once(kernels, gemm, choose_config(isa, q.dtype, {1, q.m, q.k, q.n}, {}).block_k);
+  const MatmulTProblem problem{1, q.m, q.k, q.n};
+  const MatmulTConfig config = choose_config(isa, q.dtype, problem, 1, {}, matmul_t_constants(isa, q.dtype).blocks);
+  return run_at_once(kernels, gemm, config.block_k);
 }
 
 Shape matmul_t_shape(const ConstTensorView& a, const ConstTensorView& b) { return prepare_matmul_t(a, b).out_shape; }

@@ -1,10 +1,14 @@
 """Fixtures of the whole suite."""
 
+import os
+
 import numpy as np
 import pytest
 from ml_dtypes import bfloat16
 
 from transfuse import _core
+
+os.environ["TRANSFUSE_WISDOM"] = "off"  # whoever runs the tests may have tuned; processes that they start inherit it
 
 
 @pytest.fixture

@@ -186,13 +186,55 @@ def test_tuned_configurations_are_found_by_bucket(tuned):
     assert tuned.find_tuned(*key, (1, 100, 100, 100)) is None
     tuned.set_tuned(*key, (1, 100, 100, 100), {"block_m": 32, "block_k": 64})
     assert tuned.find_tuned(*key, (1, 64, 127, 100)) == {"block_m": 32, "block_k": 64}
-    assert tuned.find_tuned(*key, (1, 128, 100, 100)) is None
-    assert tuned.find_tuned(*key, (2, 100, 100, 100)) is None
+    assert tuned.find_tuned(*key, (1, 255, 100, 63)) == {"block_m": 32, "block_k": 64}  # two octaves from it
+    assert tuned.find_tuned(*key, (1, 512, 100, 100)) is None
+    assert tuned.find_tuned(*key, (2, 128, 128, 100)) is None
     assert tuned.find_tuned("matmul_t", "scalar", "float64", (1, 100, 100, 100)) is None
     tuned.set_tuned(*key, (1, 100, 100, 100), {"block_n": 5})
     assert tuned.find_tuned(*key, (1, 100, 100, 100)) == {"block_n": 5}
     tuned.clear_tuned()
     assert tuned.find_tuned(*key, (1, 100, 100, 100)) is None
+
+
+def test_tuned_configurations_of_attention(tuned):
+    key = ("attention", "scalar", "bfloat16", (1, 8, 2, 512, 512, 64, 1))
+    tuned.set_tuned(*key, {"block_q": 32, "block_kv": 64, "key_chunk": 128}, 2)
+    assert tuned.find_tuned(*key, threads=8) == {"block_q": 32, "block_kv": 64, "key_chunk": 128}
+    tuned.set_tuned(*key, {"block_q": 16, "block_kv": 8}, threads=8)
+    assert tuned.find_tuned(*key, 8) == {"block_q": 16, "block_kv": 8}
+    assert tuned.find_tuned(*key, 1) == {
+        "block_q": 32,
+        "block_kv": 8,
+    }  # what affects rounding does not depend on threads
+    assert tuned.find_tuned("matmul_t", "scalar", "float32", (1, 8, 2, 512)) is None
+    tuned.clear_tuned()
+    assert tuned.find_tuned(*key) is None
+
+
+@pytest.mark.parametrize("name", ["float32", "float64", "float16", "bfloat16"])
+def test_attention_uses_the_entry_of_its_dtype(tuned, rng, name):
+    q, k, v = (normal(rng, (2, 100, 32), np.float64).astype(name) for _ in range(3))
+    default = transfuse.attention(q, k, v, return_lse=True)
+    explicit = transfuse.attention(q, k, v, return_lse=True, config={"block_kv": 16})
+    assert (explicit[1] != default[1]).any()
+    tier = transfuse.info()["isa"]["current"]
+    others = {"float32", "float64", "float16", "bfloat16", "int8"} - {name}
+    for other in others:
+        tuned.set_tuned("attention", tier, other, (1, 2, 2, 100, 100, 32, 0), {"block_kv": 16})
+    np.testing.assert_array_equal(transfuse.attention(q, k, v, return_lse=True)[1], default[1])
+    tuned.set_tuned("attention", tier, name, (1, 2, 2, 100, 100, 32, 0), {"block_kv": 16})
+    np.testing.assert_array_equal(transfuse.attention(q, k, v, return_lse=True)[1], explicit[1])
+
+
+def test_several_tuned_configurations_at_once(tuned):
+    key = ("matmul_t", "scalar", "float32")
+    entries = [(*key, (1, 1, 1, 1), {"block_k": 5}, 1), (*key, (1, 64, 64, 64), {"block_k": 0}, 1)]
+    with pytest.raises(ValueError, match="block_k"):
+        tuned.set_all_tuned(entries)
+    assert tuned.find_tuned(*key, (1, 1, 1, 1)) is None
+    tuned.set_all_tuned([*entries[:1], (*key, (1, 64, 64, 64), {"block_k": 6}, 1)])
+    assert tuned.find_tuned(*key, (1, 1, 1, 1)) == {"block_k": 5}
+    assert tuned.find_tuned(*key, (1, 64, 64, 64)) == {"block_k": 6}
 
 
 @pytest.mark.parametrize(
@@ -201,12 +243,20 @@ def test_tuned_configurations_are_found_by_bucket(tuned):
         (("attend", "scalar", "float32", (1, 1, 1, 1), {}), "operation"),
         (("matmul_t", "sse", "float32", (1, 1, 1, 1), {}), "isa"),
         (("matmul_t", "scalar", "int8", (1, 1, 1, 1), {}), "dtype"),
+        (("matmul_t", "scalar", "float16", (1, 1, 1, 1), {}), "dtype"),
         (("matmul_t", "scalar", "float32", (1, -1, 1, 1), {}), "sizes"),
+        (("matmul_t", "scalar", "float32", (1, 1, 1), {}), r"sizes: expected \(batch, m, k, n\), got 3 numbers"),
+        (("attention", "scalar", "float32", (1, 1, 1, 1), {}), "sizes: .*causal"),
+        (("attention", "scalar", "float32", (1, 1, 1, 1, 1, 1, 2), {}), r"sizes: .* 0\.\.\.1, got 2"),
+        (("matmul_t", "scalar", "float32", (1, 1, 1, 1), {}, 0), "threads"),
+        (("matmul_t", "scalar", "float32", (1, 1, 1, 1), {"threads": 2}), "neither 'isa' nor 'threads'"),
+        (("matmul_t", "scalar", "float32", (1, 1, 1, 1), {"isa": "scalar"}), "neither 'isa' nor 'threads'"),
         (("matmul_t", "scalar", "float32", (1, 1, 1, 1), {"block_k": 0}), "config"),
         (("matmul_t", "scalar", "float32", (1, 1, 1, 1), {"block": 1}), "config"),
     ],
 )
 def test_tuned_configurations_are_checked(tuned, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        tuned.set_tuned(*arguments)
+    for function in (tuned.set_tuned, tuned.check_tuned):
+        with pytest.raises(ValueError, match=message):
+            function(*arguments)
     assert tuned.find_tuned("matmul_t", "scalar", "float32", (1, 1, 1, 1)) is None

@@ -31,6 +31,7 @@ MODULES = [
     ("transfuse.plan.result", 4),
     ("transfuse.plan.solver", 4),
     ("transfuse.plan.tradeoff", 3),
+    ("transfuse.tune.wisdom", 5),
 ]
 
 

@@ -66,5 +66,5 @@ def test_wrong_arguments():
         _core.region_probe(0)
     with pytest.raises(ValueError, match="threads: expected at least 1, got -1"):
         _core.fma_probe("scalar", "float32", -1, 1)
-    with pytest.raises(ValueError, match="dtype: expected 'float32' or 'float64', got 'int8'"):
+    with pytest.raises(ValueError, match="dtype: expected one of 'float32', 'float64', got 'int8'"):
         _core.fma_probe("scalar", "int8", 1, 1)
