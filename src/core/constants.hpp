@@ -110,12 +110,12 @@ struct AttentionConstants {
 
 /// The tiles are those of matmul_t.
 constexpr AttentionConstants kAttentionConstants[] = {
-    {Isa::scalar, DType::float32, {.block_q = 64, .block_kv = 256, .key_chunk = 512}},
-    {Isa::scalar, DType::float64, {.block_q = 64, .block_kv = 256, .key_chunk = 512}},
-    {Isa::avx2, DType::float32, {.block_q = 512, .block_kv = 256, .key_chunk = 512}},
-    {Isa::avx2, DType::float64, {.block_q = 512, .block_kv = 256, .key_chunk = 512}},
-    {Isa::avx512, DType::float32, {.block_q = 512, .block_kv = 256, .key_chunk = 512}},
-    {Isa::avx512, DType::float64, {.block_q = 512, .block_kv = 256, .key_chunk = 512}},
+    {Isa::scalar, DType::float32, {.block_q = 64, .block_kv = 256, .key_chunk = 1024}},
+    {Isa::scalar, DType::float64, {.block_q = 64, .block_kv = 256, .key_chunk = 1024}},
+    {Isa::avx2, DType::float32, {.block_q = 512, .block_kv = 256, .key_chunk = 1024}},
+    {Isa::avx2, DType::float64, {.block_q = 512, .block_kv = 256, .key_chunk = 1024}},
+    {Isa::avx512, DType::float32, {.block_q = 512, .block_kv = 256, .key_chunk = 1024}},
+    {Isa::avx512, DType::float64, {.block_q = 512, .block_kv = 256, .key_chunk = 1024}},
 };
 
 /// Keys in a block at most, and elements from one row of its scores to the next: known at compile time, so that the
@@ -132,6 +132,9 @@ constexpr std::int64_t kAttentionParallelWork = 200'000;
 /// more, packing pays).
 constexpr std::int64_t kSplitQueries = 64;
 constexpr std::int64_t kInPlaceQueries = 16;
+
+/// In place, blocks of keys are as large as that all queries have so many scores: longer streams from memory.
+constexpr std::int64_t kInPlaceScores = 8192;
 
 /// In place, all queries meet so many keys before the next ones: some 8 KiB, which the first-level cache holds. Their
 /// values are summed up before their sum is added to that of the keys before.

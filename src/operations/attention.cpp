@@ -50,7 +50,6 @@ class Plan {
         o_(o),
         isa_(o.isa ? *o.isa : current_isa()),
         dtype_(compute_dtype(call.q.dtype)),
-        config_(configuration(1)),
         kernels_(kernels(isa_).attention[static_cast<int>(call.k.dtype)]),
         out_(out),
         lse_(lse),
@@ -75,6 +74,7 @@ class Plan {
     in_place_ = queries <= kInPlaceQueries && call.q_heads.cols <= kRunLength && adjacent(call.k, call.k_heads) &&
                 adjacent(call.v, call.v_heads);
     pack_v_ = call.k.dtype != dtype_ || !adjacent(call.v, call.v_heads);
+    config_ = configuration(1);
     part_keys_ = queries <= kSplitQueries ? config_.key_chunk : kUnbounded;
     threads_ = 1;
     if (find_sequences() >= kAttentionParallelWork) {
@@ -138,7 +138,10 @@ class Plan {
                                    .keys = call_.k_heads.rows,
                                    .head_dim = call_.q_heads.cols,
                                    .causal = o_.causal == Causal::no ? 0 : 1};
-    return choose_config(isa_, call_.k.dtype, problem, threads, o_.config, attention_constants(isa_, dtype_).blocks);
+    AttentionConfig defaults = attention_constants(isa_, dtype_).blocks;
+    if (in_place_)
+      defaults.block_kv = std::min(kMostKeys, kInPlaceScores / std::max<std::int64_t>(1, group_ * call_.q_heads.rows));
+    return choose_config(isa_, call_.k.dtype, problem, threads, o_.config, defaults);
   }
 
   /// Returns the work in multiply-adds at most.
