@@ -1,0 +1,1 @@
+"""What can be tuned: the operations, and any callable."""
