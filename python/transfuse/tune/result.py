@@ -2,10 +2,16 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from transfuse.bench.statistics import Estimate
+from transfuse.tune import plots, report
 from transfuse.tune.space import Configuration
+
+if TYPE_CHECKING:
+    import rich.table
+    from matplotlib.axes import Axes
 
 Phase = Literal["checking", "search", "validation", "done"]
 State = Literal["measured", "unmeasured", "failed", "wrong"]
@@ -155,6 +161,83 @@ class TuningResult:
         """After how many calls the search has paid for itself; infinite if nothing was gained."""
         gain = self.default_seconds * (1 - 1 / self.speedup.value)
         return self.seconds / gain if gain > 0 else math.inf
+
+    def summary(self) -> "rich.table.Table":
+        """What was found, by name and value; rich prints it, plainly where there is no terminal."""
+        return report.summary(self)
+
+    def table(self, limit: int = 20) -> "rich.table.Table":
+        """The candidates, fastest first: at most `limit`, and the best and the default.
+
+        Raises
+        ------
+        ValueError
+            `limit` is below 1.
+        """
+        return report.table(self, limit)
+
+    def markdown(self, limit: int = 20) -> str:
+        """The same as a Markdown table."""
+        return report.markdown(self, limit)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Everything as JSON; also written to `path`, if there is one."""
+        from transfuse.tune import serialization  # which builds results
+
+        return serialization.to_json(self, path)
+
+    @classmethod
+    def from_json(cls, source: str | Path) -> "TuningResult":
+        """Read a result from a file, or from the text that :meth:`to_json` returned.
+
+        Raises
+        ------
+        ValueError
+            It is none of a search, or of another version.
+        """
+        from transfuse.tune import serialization  # which builds results
+
+        return serialization.from_json(source)
+
+    def plot_measures(self, axes: "Axes | None" = None) -> "Axes":
+        """Draw the measurements of each iteration, and how many candidates could still win.
+
+        Parameters
+        ----------
+        axes : matplotlib.axes.Axes, optional
+            Where to draw; without it, in a figure of its own: ``result.plot_measures().figure.savefig("a.png")``.
+
+        Raises
+        ------
+        ImportError
+            Matplotlib is not installed.
+        """
+        return plots.plot_measures(self, axes)
+
+    def plot_heatmap(self, x: str | None = None, y: str | None = None, axes: "Axes | None" = None) -> "Axes":
+        """Draw the time of a call against two parameters, those with the most values if they are not named.
+
+        A cell is the least time over all other parameters; grey cells were not measured. A frame marks the best, a
+        dashed one the default. `axes` as in :meth:`plot_measures`.
+
+        Raises
+        ------
+        ImportError
+            Matplotlib is not installed.
+        ValueError
+            There is no such parameter, or both are the same.
+        """
+        return plots.plot_heatmap(self, x, y, axes)
+
+    def plot_convergence(self, axes: "Axes | None" = None) -> "Axes":
+        """Draw the leader's time against the measurements made so far. `axes` as in :meth:`plot_measures`.
+
+        Raises
+        ------
+        ImportError
+            Matplotlib is not installed.
+        """
+        return plots.plot_convergence(self, axes)
 
     def _seconds(self, configuration: Configuration) -> float:
         for candidate in self.candidates:
