@@ -26,8 +26,8 @@ class Space:
     Raises
     ------
     ValueError
-        There is no parameter, a parameter has no value or one twice, there are more than a million combinations, or none
-        fulfils the constraints.
+        There is no parameter, a parameter has no value or one twice, there are more than a million combinations, or
+        none fulfils the constraints.
     TypeError
         A name is no string, or a value cannot be written as JSON.
 
