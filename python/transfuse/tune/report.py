@@ -14,6 +14,7 @@ from transfuse.tune.space import Configuration
 if TYPE_CHECKING:
     from transfuse.tune.comparison import ComparisonRow
     from transfuse.tune.result import Candidate, TuningResult
+    from transfuse.tune.usual import Outcome
 
 SHOWN = 20
 """Candidates in a table, besides the default."""
@@ -175,7 +176,8 @@ COMPARISON = (
     "within 1 %",
     "within 2 %",
     "same answer",
-    "finished",
+    "not the default",
+    "decided",
 )
 """The headings of a comparison: how many measurements a strategy needs, and whether it finds the best."""
 
@@ -213,8 +215,69 @@ def _comparison_cells(row: "ComparisonRow", *, repeat: bool = True) -> list[str]
         f"{row.within_1:.0%}",
         f"{row.within_2:.0%}",
         f"{row.agreement:.0%}",
+        f"{row.false_winners:.0%}",
         f"{row.finished:.0%}",
     ]
+
+
+OUTCOMES = ("target", "default", "tuned", "before", "after", "before / after [95 %]", "verdict")
+"""The headings of what ``transfuse tune all`` did."""
+
+
+def outcomes(found: "Sequence[Outcome]") -> rich.table.Table:
+    """The table of ``transfuse tune all``."""
+    shown = rich.table.Table(title="before and after", box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in OUTCOMES:
+        times = heading.startswith(("before", "after"))
+        shown.add_column(heading, justify="right" if times else "left", no_wrap=times, overflow="fold")
+    for one in found:
+        shown.add_row(*_outcome_cells(one), style="green" if one.verdict == "faster" else None)
+    return shown
+
+
+def outcomes_markdown(found: "Sequence[Outcome]") -> str:
+    """The same as Markdown."""
+    return markdown_table(OUTCOMES, map(_outcome_cells, found))
+
+
+def counts(found: "Sequence[Outcome]") -> str:
+    """How many shapes got faster, and how many did not."""
+    number = {verdict: sum(one.verdict == verdict for one in found) for verdict in VERDICTS}
+    return "; ".join(f"{text}: {number[verdict]}" for verdict, text in VERDICTS.items())
+
+
+VERDICTS = {
+    "faster": "faster",
+    "default stays": "the default stays",
+    "undecided": "undecided, so the default stays",
+    "no choice": "nothing to choose, so the default stays",
+}
+
+
+def _outcome_cells(one: "Outcome") -> list[str]:
+    changed = {name: value for name, value in one.best.items() if value != one.default.get(name)}
+    return [
+        one.target.name,
+        configuration_text({name: one.default[name] for name in changed}) if changed else "",
+        configuration_text(changed) if changed else "",
+        seconds_text(one.before),
+        seconds_text(one.after),
+        estimate_text(one.ratio) if changed else NONE,
+        VERDICTS[one.verdict],
+    ]
+
+
+def outcome_record(one: "Outcome") -> dict[str, object]:
+    """What became of a shape, for JSON."""
+    return {
+        "target": one.target.describe(),
+        "default": one.default,
+        "best": one.best,
+        "before": None if math.isnan(one.before) else one.before,
+        "after": None if math.isnan(one.after) else one.after,
+        "ratio": [one.ratio.value, one.ratio.low, one.ratio.high],
+        "verdict": one.verdict,
+    }
 
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,0 +1,188 @@
+"""Tuning of the usual shapes: those of the benchmark's suites."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from transfuse import bench
+from transfuse.bench.matmul_t import MatmulT as MatmulTCase
+from transfuse.bench.statistics import Estimate, ratio_interval
+from transfuse.tune.candidates import choose
+from transfuse.tune.loop import Progress
+from transfuse.tune.recording import record
+from transfuse.tune.result import TuningResult
+from transfuse.tune.sampling import Clock
+from transfuse.tune.searching import as_target, search
+from transfuse.tune.space import Configuration, Space
+from transfuse.tune.targets import Attention, MatmulT
+
+Verdict = Literal["faster", "default stays", "undecided", "no choice"]
+
+SEARCH_SHARE = 0.8
+"""Of the time for a shape; the rest is for measuring what was found once more."""
+FEWEST_ROUNDS, MOST_ROUNDS = 10, 100
+"""Of these last measurements."""
+EVEN = Estimate(1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What tuning has done to a shape.
+
+    Attributes
+    ----------
+    target : MatmulT or Attention
+    result : TuningResult or None
+        Of the search; None if there was nothing to choose.
+    best, default : dict
+        Configurations. The best is the default unless fresh samples show that another is faster.
+    before, after : float
+        Seconds of a call; NaN if they were not measured.
+    ratio : Estimate
+        The former over the latter, of fresh samples, with its 95 % interval.
+    verdict : {"faster", "default stays", "undecided", "no choice"}
+    """
+
+    target: MatmulT | Attention
+    result: TuningResult | None
+    best: Configuration
+    default: Configuration
+    before: float
+    after: float
+    ratio: Estimate
+    verdict: Verdict
+
+
+def target_of(operation: str, shape: str, *, dtype: str = "float32", threads: int | None = None) -> MatmulT | Attention:
+    """The target of a shape, in the words of the benchmark: ``target_of("attention", "1x12x512x64:causal")``.
+
+    Raises
+    ------
+    ValueError
+    """
+    try:
+        (case,) = bench.cases_of(operation, sizes=[shape])
+    except ValueError as error:
+        raise ValueError(str(error).replace("sizes:", "shape:", 1)) from None
+    return _target(case, dtype, threads)
+
+
+def _target(case: Any, dtype: str, threads: int | None) -> MatmulT | Attention:
+    if isinstance(case, MatmulTCase):
+        return MatmulT(case.m, case.k, case.n, batch=case.batch, dtype=dtype, threads=threads)
+    if case.option not in ("", "causal"):
+        raise ValueError(f"shape: expected no option but :causal, got :{case.option}")
+    sizes = (case.batch, case.heads, case.queries, case.depth)
+    causal = case.option == "causal"
+    return Attention(*sizes, keys=case.keys, kv_heads=case.kv_heads, causal=causal, dtype=dtype, threads=threads)
+
+
+def usual_targets(
+    operations: Sequence[str] = ("matmul-t", "attention"),
+    *,
+    suite: str = "default",
+    dtype: str = "float32",
+    threads: int | None = None,
+) -> list[MatmulT | Attention]:
+    """The plain cases of the benchmark's suites, those with the least arithmetic first.
+
+    Raises
+    ------
+    ValueError
+    """
+    cases = [case for operation in operations for case in bench.cases_of(operation, suite=suite) if _is_plain(case)]
+    return [_target(case, dtype, threads) for case in sorted(cases, key=lambda case: case.flops)]
+
+
+def _is_plain(case: Any) -> bool:
+    """A case that a target can have."""
+    if isinstance(case, MatmulTCase):
+        return not (case.layout or case.shared or case.activation)
+    return case.option in ("", "causal")
+
+
+def tune_all(
+    targets: Sequence[MatmulT | Attention],
+    *,
+    budget: float = 120.0,
+    strategy: Any = "race",
+    seed: int = 0,
+    progress: Callable[[Progress], None] | None = None,
+    clock: Clock = time.perf_counter,
+) -> Iterator[Outcome]:
+    """Tune one target after another, at the number of threads that calls use.
+
+    What remains of the budget is divided evenly among the targets that remain, so that what cheap ones leave goes to
+    those after them. What a search found must show itself faster in measurements that take turns with the default's,
+    else the default stays.
+
+    Parameters
+    ----------
+    targets : sequence of MatmulT or Attention
+    budget : float
+        Seconds for all of them.
+    strategy
+        As for :func:`~transfuse.tune.search`.
+    seed : int
+    progress : callable, optional
+        As for :func:`~transfuse.tune.search`.
+    clock : callable
+        Seconds.
+
+    Yields
+    ------
+    Outcome
+        After one whose search was interrupted (Ctrl-C), no others come.
+
+    Raises
+    ------
+    ValueError
+        The budget is not positive, or an argument of the search is not as it should be.
+    """
+    if not budget > 0:
+        raise ValueError(f"budget: expected seconds above 0, got {budget}")
+    end = clock() + budget
+    for number, target in enumerate(targets):
+        share = (end - clock()) / (len(targets) - number)
+        outcome = _tune(target, max(share, budget / 1000), strategy, seed, progress, clock)
+        yield outcome
+        if outcome.result is not None and outcome.result.interrupted:
+            return
+
+
+def _tune(
+    target: MatmulT | Attention,
+    seconds: float,
+    strategy: Any,
+    seed: int,
+    progress: Callable[[Progress], None] | None,
+    clock: Clock,
+) -> Outcome:
+    _, space, default = as_target(target, Space(target.space().parameters | {"threads": [target.threads]}), None)
+    if len(choose(space, default, target.effective)) == 1:
+        return Outcome(target, None, default, default, math.nan, math.nan, EVEN, "no choice")
+    options = {"strategy": strategy, "seed": seed, "progress": progress, "clock": clock}
+    result = search(target, space, budget=SEARCH_SHARE * seconds, **options)
+    before = result.default_seconds
+    if result.best == result.default:
+        verdict: Verdict = "default stays" if result.validated else "undecided"
+        return Outcome(target, result, default, default, before, before, EVEN, verdict)
+    rounds = (1 - SEARCH_SHARE) * seconds / (before + result.best_seconds)
+    before, after, ratio = _measure_anew(target, result, int(np.clip(rounds, FEWEST_ROUNDS, MOST_ROUNDS)), clock)
+    if ratio.low > 1:
+        return Outcome(target, result, result.best, default, before, after, ratio, "faster")
+    return Outcome(target, result, default, default, before, before, EVEN, "default stays")
+
+
+def _measure_anew(
+    target: MatmulT | Attention, result: TuningResult, rounds: int, clock: Clock
+) -> tuple[float, float, Estimate]:
+    """Seconds of a call of the default and of the best, which take turns, and their ratio."""
+    space = Space({name: [value] for name, value in result.best.items()})
+    landscape = record(target, space, rounds=rounds, default=result.default, seed=result.seed + 1, clock=clock)
+    before, after = (landscape.times[:, landscape.configurations.index(one)] for one in (result.default, result.best))
+    return float(np.median(before)), float(np.median(after)), ratio_interval(after, before)
