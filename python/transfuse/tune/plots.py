@@ -285,13 +285,27 @@ def comparison(rows: "Sequence[ComparisonRow]") -> "Figure":
         axes.remove()
     for axes in panels[: len(names)]:
         axes.set_xlabel("measurements")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.2%}" if value < 0.01 else f"{value:.0%}")
+        axes.xaxis.set_major_locator(_ones_twos_fives())
+        axes.xaxis.set_major_formatter("{x:.0f}")
+        axes.xaxis.set_minor_formatter("")
+        axes.yaxis.set_major_formatter(lambda value, _: _percent(value))
     for axes in panels[::across]:
         axes.set_ylabel("slower than the true best")
     handles = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), frameon=False)
     figure.suptitle(f"What a strategy costs and how good its answer is, {rows[0].runs} runs each (dotted: 1 %)")
     return figure
+
+
+def _ones_twos_fives() -> Any:
+    from matplotlib.ticker import LogLocator
+
+    return LogLocator(subs=(1.0, 2.0, 5.0))
+
+
+def _percent(share: float) -> str:
+    least = "≤ " * (share <= LEAST_REGRET)
+    return f"{least}{share:.2%}" if share < 0.01 else f"{share:.0%}"
 
 
 def _draw_runs(axes: "Axes", row: "ComparisonRow") -> None:
