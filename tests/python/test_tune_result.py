@@ -328,6 +328,8 @@ def test_comparison_picture():
     assert here.get_ylabel() == "slower than the true best"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["grid", "race"]
     figure.savefig(io.BytesIO())
+    assert {"≤ 0.01%", "0.10%", "1%", "10%"} <= {text.get_text() for text in here.get_yticklabels()}
+    assert {"50", "100", "200"} <= {text.get_text() for text in here.get_xticklabels()}
 
 
 def test_comparison_picture_of_nothing():

@@ -304,8 +304,8 @@ def _ones_twos_fives() -> Any:
 
 
 def _percent(share: float) -> str:
-    least = "≤ " * (share <= LEAST_REGRET)
-    return f"{least}{share:.2%}" if share < 0.01 else f"{share:.0%}"
+    least = "≤ " if share < 1.01 * LEAST_REGRET else ""
+    return f"{least}{share:.2%}" if share < 0.0099 else f"{share:.0%}"
 
 
 def _draw_runs(axes: "Axes", row: "ComparisonRow") -> None:
