@@ -1,4 +1,4 @@
-"""The command line: ``transfuse info``, ``demo``, ``bench`` and ``plan``."""
+"""The command line: ``transfuse info``, ``demo``, ``bench``, ``tune`` and ``plan``."""
 
 import json
 from typing import Annotated
@@ -10,9 +10,11 @@ import typer
 import transfuse
 from transfuse.bench import commands
 from transfuse.plan import commands as planning
+from transfuse.tune import commands as tuning
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Fused transformer kernels for CPUs.")
 app.add_typer(commands.app, name="bench")
+app.add_typer(tuning.app, name="tune")
 app.command()(commands.demo)
 app.command()(planning.plan)
 commands.app.command("plan")(planning.bench)

@@ -27,6 +27,7 @@ from transfuse.bench.plot import save_figure
 from transfuse.bench.report import write_whole
 from transfuse.tune import keeping, plots, report, usual
 from transfuse.tune.sampling import Cache
+from transfuse.tune.searching import STRATEGIES
 from transfuse.tune.view import view
 
 app = typer.Typer(no_args_is_help=True, help="Find the configuration that takes the least time on this machine.")
@@ -48,7 +49,7 @@ def _add_command(operation: str, description: str, shape_help: str, dtype_help: 
     @app.command(operation, help=description)
     def search(
         shape: Annotated[str, typer.Option(help=shape_help)],
-        strategy: Annotated[str, typer.Option(help=f"{', '.join(tune.STRATEGIES)}.")] = "race",
+        strategy: Annotated[str, typer.Option(help=f"{', '.join(STRATEGIES)}.")] = "race",
         budget: Annotated[
             float | None, typer.Option(help=f"Seconds. Without it and --measurements: {BUDGET:g}.", min=0.01)
         ] = None,
@@ -56,7 +57,9 @@ def _add_command(operation: str, description: str, shape_help: str, dtype_help: 
         threads: Annotated[int | None, typer.Option(help="The most threads. Without it: what calls use.")] = None,
         dtype: Annotated[str, typer.Option(help=dtype_help)] = "float32",
         isa: Annotated[str, typer.Option(help="Force a tier.")] = "",
-        seed: Annotated[int, typer.Option(help="Of the order of measurements, and of the choices.", min=0)] = 0,
+        seed: Annotated[
+            int | None, typer.Option(help="Of all chance. Without it: the journal's, or a new one.", min=0)
+        ] = None,
         confidence: Annotated[float, typer.Option(help="Of every test.")] = 0.95,
         cache: Annotated[str, typer.Option(help="warm or cold.")] = "warm",
         journal: Annotated[
@@ -109,7 +112,7 @@ def tune_all(
     budget: Annotated[float, typer.Option(help="Seconds for all shapes.", min=0.1)] = 120.0,
     operations: Annotated[str, typer.Option(help="matmul-t, attention, or both with a comma.")] = "matmul-t,attention",
     suite: Annotated[str, typer.Option(help="The shapes: a suite of the benchmark that both have.")] = "default",
-    strategy: Annotated[str, typer.Option(help=f"{', '.join(tune.STRATEGIES)}.")] = "race",
+    strategy: Annotated[str, typer.Option(help=f"{', '.join(STRATEGIES)}.")] = "race",
     threads: Annotated[int | None, typer.Option(help="Without it: as many as calls use.")] = None,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     isa: Annotated[str, typer.Option(help="Force a tier.")] = "",

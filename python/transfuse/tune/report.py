@@ -251,6 +251,7 @@ VERDICTS = {
     "default stays": "the default stays",
     "undecided": "undecided, so the default stays",
     "no choice": "nothing to choose, so the default stays",
+    "no time": "too slow for this budget, so the default stays",
 }
 
 

@@ -15,17 +15,19 @@ from transfuse.tune.candidates import choose
 from transfuse.tune.loop import Progress
 from transfuse.tune.recording import record
 from transfuse.tune.result import TuningResult
-from transfuse.tune.sampling import Clock
+from transfuse.tune.sampling import SAMPLE_SECONDS, Clock
 from transfuse.tune.searching import as_target, search
 from transfuse.tune.space import Configuration, Space
 from transfuse.tune.targets import Attention, MatmulT
 
-Verdict = Literal["faster", "default stays", "undecided", "no choice"]
+Verdict = Literal["faster", "default stays", "undecided", "no choice", "no time"]
 
 SEARCH_SHARE = 0.8
 """Of the time for a shape; the rest is for measuring what was found once more."""
 FEWEST_ROUNDS, MOST_ROUNDS = 10, 100
 """Of these last measurements."""
+PASSES = 3
+"""A search needs time for so many measurements of each candidate on average; most leave early."""
 EVEN = Estimate(1.0, 1.0, 1.0)
 
 
@@ -44,7 +46,7 @@ class Outcome:
         Seconds of a call; NaN if they were not measured.
     ratio : Estimate
         The former over the latter, of fresh samples, with its 95 % interval.
-    verdict : {"faster", "default stays", "undecided", "no choice"}
+    verdict : {"faster", "default stays", "undecided", "no choice", "no time"}
     """
 
     target: MatmulT | Attention
@@ -117,8 +119,9 @@ def tune_all(
     """Tune one target after another, at the number of threads that calls use.
 
     What remains of the budget is divided evenly among the targets that remain, so that what cheap ones leave goes to
-    those after them. What a search found must show itself faster in measurements that take turns with the default's,
-    else the default stays.
+    those after them. Where a share is too small for the whole space, only what differs from the default in one
+    parameter is searched; where it is too small for that, nothing. What a search found must show itself faster in
+    measurements that take turns with the default's, else the default stays.
 
     Parameters
     ----------
@@ -162,20 +165,51 @@ def _tune(
     progress: Callable[[Progress], None] | None,
     clock: Clock,
 ) -> Outcome:
-    _, space, default = as_target(target, Space(target.space().parameters | {"threads": [target.threads]}), None)
-    if len(choose(space, default, target.effective)) == 1:
-        return Outcome(target, None, default, default, math.nan, math.nan, EVEN, "no choice")
+    whole = Space(target.space().parameters | {"threads": [target.threads]})
+    _, whole, default = as_target(target, whole, None)
+    if len(choose(whole, default, target.effective)) == 1:
+        return _unchanged(target, default, "no choice")
+    cost = _cost(_seconds_of_call(target, default, clock))
+    spaces = [space for space in (whole, _near(whole, default)) if PASSES * cost * len(space) <= SEARCH_SHARE * seconds]
+    if not spaces:
+        return _unchanged(target, default, "no time")
     options = {"strategy": strategy, "seed": seed, "progress": progress, "clock": clock}
-    result = search(target, space, budget=SEARCH_SHARE * seconds, **options)
+    result = search(target, spaces[0], budget=SEARCH_SHARE * seconds, **options)
     before = result.default_seconds
-    if result.best == result.default:
+    if result.best == result.default or result.interrupted:
         verdict: Verdict = "default stays" if result.validated else "undecided"
         return Outcome(target, result, default, default, before, before, EVEN, verdict)
-    rounds = (1 - SEARCH_SHARE) * seconds / (before + result.best_seconds)
+    rounds = (1 - SEARCH_SHARE) * seconds / (_cost(before) + _cost(result.best_seconds))
     before, after, ratio = _measure_anew(target, result, int(np.clip(rounds, FEWEST_ROUNDS, MOST_ROUNDS)), clock)
     if ratio.low > 1:
         return Outcome(target, result, result.best, default, before, after, ratio, "faster")
     return Outcome(target, result, default, default, before, before, EVEN, "default stays")
+
+
+def _unchanged(target: MatmulT | Attention, default: Configuration, verdict: Verdict) -> Outcome:
+    """Nothing was measured."""
+    return Outcome(target, None, default, default, math.nan, math.nan, EVEN, verdict)
+
+
+def _seconds_of_call(target: MatmulT | Attention, configuration: Configuration, clock: Clock) -> float:
+    call = target.prepare(configuration)
+    call()
+    start = clock()
+    call()
+    return clock() - start
+
+
+def _cost(seconds: float) -> float:
+    """Seconds of a measurement, with the untimed call before it."""
+    return 2 * max(seconds, SAMPLE_SECONDS)
+
+
+def _near(space: Space, default: Configuration) -> Space:
+    """What differs from the default in one parameter at most."""
+    return Space(
+        space.parameters,
+        [lambda configuration: sum(configuration[name] != default[name] for name in configuration) < 2],
+    )
 
 
 def _measure_anew(
