@@ -171,6 +171,8 @@ def _row(landscape: Landscape, strategy: Strategy, seeds: range, confidence: flo
     for seed in seeds:
         loop = _loop(landscape, seed, None, confidence)
         answer, stopped = conduct(strategy, loop)
+        if stopped == "interrupted":  # the run's answer is of no use, and the user wants no others
+            raise KeyboardInterrupt
         answers.append(answer)
         leader_regrets.append(landscape.regret(answer if loop.leader is None else loop.leader))
         measurements.append(len(loop.observations))

@@ -8,8 +8,6 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
-
 from transfuse.bench.statistics import Estimate
 
 Array = NDArray[np.float64]
@@ -54,12 +52,12 @@ def welch(
 
 def probability_less(t: ArrayLike, degrees: ArrayLike) -> Array:
     """That the first mean is less than the second, from the t of their difference."""
-    return np.asarray(special.stdtr(degrees, -np.asarray(t)), float)
+    return np.asarray(_special().stdtr(degrees, -np.asarray(t)), float)
 
 
 def two_sided_p(t: ArrayLike, degrees: ArrayLike) -> Array:
     """The p-value of a difference in either direction."""
-    return np.asarray(2 * special.stdtr(degrees, -np.abs(t)), float)
+    return np.asarray(2 * _special().stdtr(degrees, -np.abs(t)), float)
 
 
 def ratio_of_times(slower: ArrayLike, faster: ArrayLike, confidence: float, *, paired: bool) -> tuple[Estimate, float]:
@@ -92,9 +90,9 @@ def ratio_of_times(slower: ArrayLike, faster: ArrayLike, confidence: float, *, p
         t, freedom = welch(a.mean(), a.var(ddof=1), a.size, summary)
         difference, degrees = a.mean() - b.mean(), float(freedom)
         error = math.sqrt(a.var(ddof=1) / a.size + b.var(ddof=1) / b.size)
-    half = float(special.stdtrit(degrees, (1 + confidence) / 2)) * error
+    half = float(_special().stdtrit(degrees, (1 + confidence) / 2)) * error
     bounds = [math.exp(difference + sign * half) for sign in (0, -1, 1)]
-    return Estimate(*bounds), float(special.stdtr(degrees, t)) if t else 0.5
+    return Estimate(*bounds), float(_special().stdtr(degrees, t)) if t else 0.5
 
 
 def locations(logs: Array, scale: float) -> Array:
@@ -164,3 +162,12 @@ def normal_mixture(count: ArrayLike, alpha: float, *, best_at: float) -> Array:
     rho = best_at / (2 * math.log(1 / alpha) + math.log(1 + 2 * math.log(1 / alpha)))
     n = np.asarray(count, float)
     return np.asarray(np.sqrt((1 + rho / n) * np.log((n + rho) / (rho * alpha**2))), float)
+
+
+def _special() -> Any:
+    """SciPy's special functions. Whoever only reads what was found does not need them."""
+    try:
+        from scipy import special
+    except ImportError:
+        raise ImportError("tuning needs SciPy (pip install transfuse[tune])") from None
+    return special
