@@ -5,9 +5,11 @@ logarithms is a ratio of times. Medians with bootstrap intervals are in :mod:`tr
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
 from transfuse.bench.statistics import Estimate
 
 Array = NDArray[np.float64]
