@@ -188,7 +188,7 @@ def compare(
         raise bad_input(error) from None
     except KeyboardInterrupt:
         interrupted = True
-    if not rows:
+    if interrupted and not rows:
         raise _nothing(screen.console)
     screen.console.print(report.comparison(rows))
     files: list[File] = [

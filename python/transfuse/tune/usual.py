@@ -170,7 +170,8 @@ def _tune(
     if len(choose(whole, default, target.effective)) == 1:
         return _unchanged(target, default, "no choice")
     cost = _cost(_seconds_of_call(target, default, clock))
-    spaces = [space for space in (whole, _near(whole, default)) if PASSES * cost * len(space) <= SEARCH_SHARE * seconds]
+    most = SEARCH_SHARE * seconds / (PASSES * cost)
+    spaces = [space for space in (whole, _near(whole, default, target)) if len(space) <= most]
     if not spaces:
         return _unchanged(target, default, "no time")
     options = {"strategy": strategy, "seed": seed, "progress": progress, "clock": clock}
@@ -179,7 +180,7 @@ def _tune(
     if result.best == result.default or result.interrupted:
         verdict: Verdict = "default stays" if result.validated else "undecided"
         return Outcome(target, result, default, default, before, before, EVEN, verdict)
-    rounds = (1 - SEARCH_SHARE) * seconds / (_cost(before) + _cost(result.best_seconds))
+    rounds = (1 - SEARCH_SHARE) * seconds / (2 * cost)
     before, after, ratio = _measure_anew(target, result, int(np.clip(rounds, FEWEST_ROUNDS, MOST_ROUNDS)), clock)
     if ratio.low > 1:
         return Outcome(target, result, result.best, default, before, after, ratio, "faster")
@@ -204,12 +205,15 @@ def _cost(seconds: float) -> float:
     return 2 * max(seconds, SAMPLE_SECONDS)
 
 
-def _near(space: Space, default: Configuration) -> Space:
+def _near(space: Space, default: Configuration, target: MatmulT | Attention) -> Space:
     """What differs from the default in one parameter at most."""
-    return Space(
-        space.parameters,
-        [lambda configuration: sum(configuration[name] != default[name] for name in configuration) < 2],
-    )
+    middle = target.effective(default)
+
+    def is_near(configuration: Configuration) -> bool:
+        other = target.effective(default | configuration)
+        return sum(other[name] != middle[name] for name in middle) < 2
+
+    return Space(space.parameters, [is_near])
 
 
 def _measure_anew(
