@@ -1,67 +1,152 @@
 """The race: our own strategy."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transfuse.tune import statistics
-from transfuse.tune.adaptive import Table
-from transfuse.tune.loop import Loop
+from transfuse.tune.genetic import spread
+from transfuse.tune.loop import BudgetSpent, Loop
+from transfuse.tune.screening import effects, predict
+from transfuse.tune.table import Table
+
+Indices = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
 class Race:
+    """Screen, race, and prove on fresh samples.
+
+    Screening measures the default and candidates that are far from each other, once each; a model of the times says
+    which of the others may be fast, and those are measured too, the most promising first. Then come rounds: all
+    survivors once, in random order. A candidate leaves when it cannot be better than the leader by `tie`, or than the
+    default by `minimum_effect`; its bound holds at all rounds at once
+    (:func:`~transfuse.tune.statistics.normal_mixture`), so one may look after each. Survivors at the end are ties.
+    Last, the leader and the default are measured alternately, and the leader wins only if these fresh samples prove it.
+
+    The variance is pooled over all candidates: so a candidate that is far slower leaves after a single sample.
+
+    Parameters
+    ----------
+    tie : float
+        A difference of times that does not matter.
+    minimum_effect : float
+        What a winner must gain over the default.
+    strict : bool
+        The fresh samples must prove a gain of `minimum_effect`, not only a gain.
+    batch : float
+        Candidates that are screened at a time, in numbers of the model.
+    far : float
+        Standard deviations of the model's error by which a candidate that is not measured is predicted to be slower.
+    scouts : int
+        The fastest of the screening, measured first to learn the noise.
+    alpha : float
+        The probability with which a comparison drops the better one.
+    rounds, pairs : int
+        Rounds and pairs of fresh samples at most.
+    reserve : float
+        The share of the budget for fresh samples.
+    """
+
     tie: float = 0.01
     minimum_effect: float = 0.02
+    strict: bool = True
+    batch: float = 2.0
+    far: float = 3.0
     scouts: int = 8
-    cap: int = 40
-    z: float = 2.5
-    union: bool = False
-    pairs: int = 20
+    alpha: float = 0.2
+    rounds: int = 60
+    pairs: int = 40
+    least: int = 2
+    reserve: float = 0.2
     name: ClassVar[str] = "race"
 
     def run(self, loop: Loop) -> int:
-        leader = self._search(loop)
-        loop.leader = leader
-        if leader == loop.default:
-            loop.validated = True
-            return leader
-        return leader if self._validate(loop, leader) else loop.default
-
-    def _search(self, loop: Loop) -> int:
+        """See :class:`~transfuse.tune.loop.Strategy`."""
         table = Table(len(loop))
-        asked = np.arange(len(loop))
-        table.add(asked, loop.measure(asked))
-        alive = np.array(table.fastest(len(loop)))
-        asked = alive[: self.scouts]
-        for _ in range(self.cap):
-            table.add(asked, loop.measure(asked))
-            means, scale = table.means(), table.scale()
-            best = int(means.argmin())
-            counts = table.counts[alive]
-            error = scale * np.sqrt(1 / counts + 1 / table.counts[best])
-            z = self.z if not self.union else statistics.normal_mixture(counts, 0.05 / len(alive), best_at=4)
-            stays = means[alive] - means[best] + self.tie < z * error
-            stays |= alive == best
-            alive = alive[stays]
-            loop.report(best, len(alive))
-            if len(alive) == 1:
-                return best
-            asked = alive
-        loop.capped = True
-        return best
+        loop.reserve = self.reserve
+        try:
+            survivors = self._race(loop, table, self._screen(loop, table))
+        except BudgetSpent:
+            survivors = None
+        loop.reserve = 0.0
+        loop.leader = loop.best
+        if loop.leader != loop.default:
+            return self._prove(loop, loop.leader, table.scale())
+        if survivors is None:
+            raise BudgetSpent
+        loop.validated = True
+        return loop.leader
 
-    def _validate(self, loop: Loop, leader: int) -> bool:
-        pairs = []
+    def _screen(self, loop: Loop, table: Table) -> Indices:
+        """Measure every candidate that may be fast once, and once more if the model says that this was an outlier."""
+        places = loop.candidates.places
+        size = math.ceil(self.batch * effects(places))
+        asked = spread(places, loop.default, size, loop.rng) if size < len(loop) else range(len(loop))
+        while len(asked):
+            table.add(asked, loop.measure(asked))
+            done, means = np.flatnonzero(table.counts), table.means()
+            predictions, scale = predict(places, done, means[done])
+            plausible = predictions - self.far * scale < means.min()
+            new = plausible & (table.tries == 0)
+            loop.report(int(means.argmin()), done.size + int(new.sum()))
+            left = np.flatnonzero(new)
+            asked = left[np.argsort(predictions[left], kind="stable")][:size]
+        slow = np.flatnonzero(plausible & (table.counts == 1) & (means - predictions > self.far * scale))
+        if slow.size:
+            table.add(slow, loop.measure(slow))
+        return np.flatnonzero(table.counts)
+
+    def _race(self, loop: Loop, table: Table, alive: Indices) -> Indices:
+        """Rounds among those who can still win; who is left."""
+        asked = self._survivors(loop, table, np.array(table.fastest(self.scouts)))
+        for _ in range(self.rounds):
+            table.add(asked, loop.measure(asked))
+            alive = asked = self._survivors(loop, table, alive)
+            challengers = np.setdiff1d(alive, [loop.default])
+            best = table.fastest(1)[0] if challengers.size else loop.default
+            loop.report(best, alive.size)
+            if challengers.size < 2:
+                break
+        loop.ties = [int(index) for index in alive if index != loop.best]
+        return alive
+
+    def _survivors(self, loop: Loop, table: Table, alive: Indices) -> Indices:
+        """Those who may be better than the leader by `tie`, and than the default by `minimum_effect` if that is left."""
+        best, default, alive = table.fastest(1)[0], loop.default, alive[table.counts[alive] > 0]
+        ahead = self._bound(table, alive, best) > math.log1p(self.tie)
+        ahead |= alive == best
+        if default in alive[ahead]:
+            gains = self._bound(table, alive, default) > math.log1p(self.minimum_effect)
+            ahead &= gains | (alive == default)
+        return alive[ahead]
+
+    def _bound(self, table: Table, alive: Indices, other: int) -> NDArray[np.float64]:
+        """How much better than another each may be at most."""
+        counts, means = 2 / (1 / table.counts[alive] + 1 / table.counts[other]), table.means()
+        width = statistics.normal_mixture(counts, self.alpha, best_at=8) * table.scale() * np.sqrt(2 / counts)
+        return np.asarray(means[other] - means[alive] + width, float)
+
+    def _prove(self, loop: Loop, leader: int, scale: float) -> int:
+        """The leader, if fresh samples show that it gains enough; else the default."""
         loop.phase = "validation"
-        for n in range(self.pairs):
-            d, w = loop.measure([loop.default, leader])
-            pairs.append(d - w)
-            if n >= 3:
-                m, se = np.mean(pairs), np.std(pairs, ddof=1) / np.sqrt(n + 1)
-                if m - 2.5 * se > 0.02:
-                    return True
-                if m + 2.5 * se < 0.02:
-                    return False
-        return m - 1.7 * se > 0.02
+        pairs: list[NDArray[np.float64]] = []
+        need = math.log1p(self.minimum_effect)
+        while len(pairs) < self.pairs:
+            pairs.append(loop.measure([loop.default, leader]))
+            default, best = statistics.locations(np.array(pairs), scale)
+            z = statistics.normal_mixture(len(pairs), 2 * (1 - loop.confidence), best_at=5)
+            gain, width = default - best, float(z) * scale * math.sqrt(2 / len(pairs))
+            loop.report(leader, 2)
+            if len(pairs) < self.least:
+                continue
+            if gain > need and gain - width > (need if self.strict else 0):
+                loop.validated = True
+                return leader
+            if gain + width < need:
+                loop.validated = True
+                break
+        return loop.default

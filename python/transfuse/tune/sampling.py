@@ -88,7 +88,7 @@ class TargetSource:
 
     def elapsed(self) -> float:
         """Seconds since this object was made."""
-        return self._clock() - self._start
+        return float(self._clock() - self._start)
 
     def times(self, indices: Sequence[int]) -> Iterator[float]:
         """Of a call of each of these candidates; NaN for one that is out.
@@ -151,7 +151,7 @@ class TargetSource:
         start = self._clock()
         for _ in range(calls):
             call()
-        return (self._clock() - start) / calls
+        return float(self._clock() - start) / calls
 
 
 class WrongOutput(Exception):

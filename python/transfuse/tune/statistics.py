@@ -86,7 +86,7 @@ def ratio_of_times(slower: ArrayLike, faster: ArrayLike, confidence: float, *, p
     if paired:
         pairs = a - b
         difference, error, degrees = pairs.mean(), math.sqrt(pairs.var(ddof=1) / pairs.size), float(pairs.size - 1)
-        t = np.float64(difference / error) if error else np.copysign(math.inf, difference) * (difference != 0)
+        t = difference / error if error else math.copysign(math.inf, difference) if difference else 0.0
     else:
         summary = (b.mean(), b.var(ddof=1), b.size)
         t, freedom = welch(a.mean(), a.var(ddof=1), a.size, summary)
