@@ -12,7 +12,7 @@ from processes import run_python
 from tuning_results import SPACE, history_of, result_of, row_of, seconds_of
 
 from transfuse.bench.statistics import Estimate
-from transfuse.tune import TuningResult, report
+from transfuse.tune import Candidate, TuningResult, report
 
 pytest.importorskip("matplotlib")
 from matplotlib.figure import Figure
@@ -214,6 +214,17 @@ def test_heatmap_of_one_parameter():
     assert frames == {"-": (0, 0), "--": (2, 0)}
 
 
+def test_heatmap_of_very_different_times():
+    times = [2.5e-6, 40e-6, 3.6e-3, 1.0e-3]
+    configurations = [{"block": i} for i in range(4)]
+    candidates = [Candidate(one, time, 1, 0.0, "measured") for one, time in zip(configurations, times, strict=True)]
+    result = result_of(space={"block": [0, 1, 2, 3]}, candidates=candidates, default={"block": 3}, best={"block": 0})
+    axes = result.plot_heatmap()
+    assert list(heatmap_of(axes)[1].values()) == ["2.5", "40", "3600", "1000"]
+    axes.figure.savefig(io.BytesIO())
+    assert {"10", "100", "1000"} <= {text.get_text() for text in axes.figure.axes[1].get_yticklabels()}
+
+
 def test_heatmap_where_nothing_was_measured():
     cells, texts, _ = heatmap_of(result_of(candidates=[]).plot_heatmap())
     assert np.isnan(cells).all()
@@ -227,11 +238,7 @@ def test_heatmap_of_a_default_outside_the_space():
 
 def test_heatmap_of_many_candidates_stays_readable():
     values = list(range(60))
-    candidates = [
-        result_of().candidates[0].__class__({"a": a, "b": b}, 1e-6 * (1 + a + b), 1, 0.0, "measured")
-        for a in values
-        for b in values
-    ]
+    candidates = [Candidate({"a": a, "b": b}, 1e-6 * (1 + a + b), 1, 0.0, "measured") for a in values for b in values]
     first = candidates[0].configuration
     result = result_of(space={"a": values, "b": values}, candidates=candidates, best=first, default=first)
     axes = result.plot_heatmap()

@@ -205,19 +205,29 @@ def _draw_cells(axes: "Axes", grid: NDArray[np.float64], unit: str) -> None:
     """The cells with a colour bar and, if they are few, their numbers; bright is fast."""
     from matplotlib import colormaps
     from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.ticker import LogFormatter
 
     known = grid[np.isfinite(grid)]
     low, high = (known.min(), known.max()) if known.size else (1.0, 1.0)
-    norm = LogNorm(low, high) if high > 3 * low else Normalize(low, max(high, low * 1.001))
+    wide = high > 3 * low
+    norm = LogNorm(low, high) if wide else Normalize(low, max(high, low * 1.001))
     image = axes.imshow(
         np.ma.masked_invalid(grid), cmap=colormaps["viridis_r"].with_extremes(bad=MISSING), norm=norm, aspect="auto"
     )
-    axes.figure.colorbar(image, ax=axes, label=f"time of a call ({unit})")
+    bar = axes.figure.colorbar(image, ax=axes, label=f"time of a call ({unit})")
+    if wide:
+        bar.ax.yaxis.set_major_formatter(LogFormatter())
+        bar.ax.yaxis.set_minor_formatter(LogFormatter())
     if grid.size > LABELLED:
         return
     for row, column in zip(*np.nonzero(np.isfinite(grid)), strict=True):
         color = "white" if norm(grid[row, column]) > 0.5 else "black"
-        axes.text(column, row, f"{grid[row, column]:.3g}", ha="center", va="center", color=color, fontsize="small")
+        axes.text(column, row, _digits(grid[row, column]), ha="center", va="center", color=color, fontsize="small")
+
+
+def _digits(number: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{number:.3g}" if number < 999.5 else f"{number:.0f}"
 
 
 def _frame(axes: "Axes", row: int, column: int, line: str) -> None:

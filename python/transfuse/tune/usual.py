@@ -211,7 +211,7 @@ def _near(space: Space, default: Configuration, target: MatmulT | Attention) -> 
 
     def is_near(configuration: Configuration) -> bool:
         other = target.effective(default | configuration)
-        return sum(other[name] != middle[name] for name in middle) < 2
+        return bool(sum(other[name] != middle[name] for name in middle) < 2)
 
     return Space(space.parameters, [is_near])
 
