@@ -26,7 +26,7 @@ SEARCH_SHARE = 0.8
 """Of the time for a shape; the rest is for measuring what was found once more."""
 FEWEST_ROUNDS, MOST_ROUNDS = 10, 100
 """Of these last measurements."""
-PASSES = 3
+PASSES = 2
 """A search needs time for so many measurements of each candidate on average; most leave early."""
 EVEN = Estimate(1.0, 1.0, 1.0)
 
