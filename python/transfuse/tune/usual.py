@@ -26,8 +26,8 @@ SEARCH_SHARE = 0.8
 """Of the time for a shape; the rest is for measuring what was found once more."""
 FEWEST_ROUNDS, MOST_ROUNDS = 10, 100
 """Of these last measurements."""
-PASSES = 2
-"""A search needs time for so many measurements of each candidate on average; most leave early."""
+PASSES = 3
+"""A search needs time for so many measurements of each candidate on average: checking one costs as much as the first."""
 EVEN = Estimate(1.0, 1.0, 1.0)
 
 
