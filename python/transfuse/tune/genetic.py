@@ -14,9 +14,9 @@ from transfuse.tune.simple import evaluate
 class Genetic:
     """Evolve configurations: tournaments, uniform crossover, mutation to neighbouring values, and the best live on.
 
-    It starts from the default and configurations that are far from each other. Children come one at a time (a
-    steady-state algorithm: D. Whitley, The GENITOR algorithm, ICGA 1989); a child is the nearest configuration that has
-    not been evaluated, so none is evaluated twice and constraints hold.
+    It starts from the default and configurations in which all values are about equally frequent. Children come one at
+    a time (a steady-state algorithm: D. Whitley, The GENITOR algorithm, ICGA 1989); a child is the nearest configuration
+    that has not been evaluated, so none is evaluated twice and constraints hold.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Genetic:
     first: int = 8
     population: int = 5
     tournament: int = 2
-    mutation: float = 0.2
+    mutation: float = 0.1
     repeats: int = 3
     name: ClassVar[str] = "genetic"
 
@@ -47,7 +47,7 @@ class Genetic:
         places = loop.candidates.places
         medians = np.full(len(loop), np.inf)
         new = np.ones(len(loop), bool)
-        wanted = spread(places, loop.default, min(self.first, self.evaluations), loop.rng)
+        wanted = hypercube(places, loop.default, min(self.first, self.evaluations), loop.rng)
         for number in range(min(self.evaluations, len(loop))):
             if number < len(wanted):
                 index = wanted[number]
@@ -73,13 +73,19 @@ class Genetic:
         return np.asarray(child + np.where(moves, rng.choice([-1.0, 1.0], a.size), 0), float)
 
 
-def spread(places: NDArray[np.float64], first: int, count: int, rng: np.random.Generator) -> list[int]:
-    """Candidates that are far from each other: each next one is the farthest from those before (ties by chance)."""
-    span = np.maximum(places.max(axis=0) - places.min(axis=0), 1)
-    unit, chosen = places / span, [first]
-    nearest = np.full(len(places), np.inf)
-    while len(chosen) < min(count, len(places)):
-        nearest = np.minimum(nearest, np.abs(unit - unit[chosen[-1]]).sum(axis=1))
-        nearest[chosen[-1]] = -np.inf
-        chosen.append(int((nearest + 1e-6 * rng.random(len(nearest))).argmax()))
+def hypercube(places: NDArray[np.float64], first: int, count: int, rng: np.random.Generator) -> list[int]:
+    """Candidates among which each value of each parameter is about equally frequent, the first one given.
+
+    A Latin hypercube (M. McKay, R. Beckman and W. Conover, Technometrics 21, 1979), each point of which is moved to the
+    nearest candidate that is not chosen yet.
+    """
+    lowest, span = places.min(axis=0), places.max(axis=0) - places.min(axis=0) + 1
+    count = min(count, len(places))
+    strata = rng.permuted(np.tile(np.arange(count), (places.shape[1], 1)), axis=1).T
+    points = np.floor(lowest + (strata + rng.random(strata.shape)) / count * span)
+    chosen = [first]
+    for point in points[: count - 1]:
+        distance = (np.abs(places - point) / span).sum(axis=1) + 1e-6 * rng.random(len(places))
+        distance[chosen] = np.inf
+        chosen.append(int(distance.argmin()))
     return chosen

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfuse.tune import statistics
-from transfuse.tune.genetic import spread
+from transfuse.tune.genetic import hypercube
 from transfuse.tune.loop import BudgetSpent, Loop
 from transfuse.tune.screening import effects, predict
 from transfuse.tune.table import Table
@@ -20,9 +20,9 @@ Indices = NDArray[np.intp]
 class Race:
     """Screen, race, and prove on fresh samples.
 
-    Screening measures the default and candidates that are far from each other, once each; a model of the times says
-    which of the others may be fast, and those are measured too, the most promising first. Then come rounds: all
-    survivors once, in random order. A candidate leaves when it cannot be better than the leader by `tie`, or than the
+    Screening measures the default and candidates in which all values are equally frequent, once each; a model of the
+    times says which of the others may be fast, and those are measured too, the most promising first. Then come rounds:
+    all survivors once, in random order. A candidate leaves when it cannot be better than the leader by `tie`, or than the
     default by `minimum_effect`; its bound holds at all rounds at once
     (:func:`~transfuse.tune.statistics.normal_mixture`), so one may look after each. Survivors at the end are ties.
     Last, the leader and the default are measured alternately, and the leader wins only if these fresh samples prove it.
@@ -36,7 +36,7 @@ class Race:
     minimum_effect : float
         What a winner must gain over the default.
     strict : bool
-        The fresh samples must prove a gain of `minimum_effect`, not only a gain.
+        The fresh samples must prove a gain of `minimum_effect`, not only show it and prove that there is one.
     batch : float
         Candidates that are screened at a time, in numbers of the model.
     far : float
@@ -53,8 +53,8 @@ class Race:
 
     tie: float = 0.01
     minimum_effect: float = 0.02
-    strict: bool = True
-    batch: float = 2.0
+    strict: bool = False
+    batch: float = 1.5
     far: float = 3.0
     scouts: int = 8
     alpha: float = 0.2
@@ -85,7 +85,9 @@ class Race:
         """Measure every candidate that may be fast once, and once more if the model says that this was an outlier."""
         places = loop.candidates.places
         size = math.ceil(self.batch * effects(places))
-        asked = spread(places, loop.default, size, loop.rng) if size < len(loop) else range(len(loop))
+        asked = np.arange(len(loop))
+        if size < len(loop):
+            asked = np.array(hypercube(places, loop.default, size, loop.rng))
         while len(asked):
             table.add(asked, loop.measure(asked))
             done, means = np.flatnonzero(table.counts), table.means()
@@ -115,7 +117,7 @@ class Race:
         return alive
 
     def _survivors(self, loop: Loop, table: Table, alive: Indices) -> Indices:
-        """Those who may be better than the leader by `tie`, and than the default by `minimum_effect` if that is left."""
+        """Those who may be better than the leader by `tie`, and by `minimum_effect` than the default if it is left."""
         best, default, alive = table.fastest(1)[0], loop.default, alive[table.counts[alive] > 0]
         ahead = self._bound(table, alive, best) > math.log1p(self.tie)
         ahead |= alive == best
