@@ -79,7 +79,8 @@ def test_a_landscape_comes_back_from_its_file(tmp_path):
     ("change", "message"),
     [
         ({"schema": 9}, "expected schema 1 in .*, got 9"),
-        ({"microseconds": None}, "expected a recorded landscape"),
+        ({"parameters": None, "microseconds": "x"}, "expected|could not convert"),
+        ({"configurations": None}, "expected a recorded landscape"),
         ({"microseconds": [[1, 2]]}, r"times: expected the shape \(rounds, 3\), got \(1, 2\)"),
         ({"microseconds": []}, r"times: expected the shape"),
         ({"microseconds": [[1, 0, 2]]}, "times: expected finite numbers above 0"),
@@ -159,7 +160,7 @@ def test_replay_keeps_to_the_measurements():
 
 
 def test_compare():
-    made = [landscape_of(np.geomspace(1, 3, 12)), landscape_of(np.ones(10), seed=1)]
+    made = [landscape_of(np.geomspace(3, 1, 12)), landscape_of(np.ones(10), seed=1)]
     rows = tune.compare(["grid", tune.Random(evaluations=3)], made, runs=10, seed=4)
     assert [(row.strategy, row.candidates) for row in rows] == [
         ("grid", 12),
@@ -173,7 +174,7 @@ def test_compare():
     assert random.evaluations_median == 3
     assert grid.regret_mean == np.mean(grid.regrets) < random.regret_mean
     assert (grid.within_1, grid.agreement, grid.finished) == (1, 1, 1)
-    assert rows[2].regret_mean == 0
+    assert rows[2].regret_mean < 1e-4
     assert rows[2].false_winners > 0.5  # it believes the luckiest
     assert rows == tune.compare(["grid", tune.Random(evaluations=3)], made, runs=10, seed=4)
 

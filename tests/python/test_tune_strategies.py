@@ -83,9 +83,9 @@ def test_two_candidates(strategy):
 
 @pytest.mark.parametrize("noise", [0.01, 0.03, 0.06])
 def test_race_keeps_the_default_where_all_are_equal(noise):
-    row = shares("race", landscape_of(np.ones(32), SMALL, noise=noise, rounds=200), runs=200)
-    assert stats.binomtest(round(200 * row.false_winners), 200, 0.05, alternative="greater").pvalue > 0.05
-    assert row.regret_mean == 0
+    row = shares("race", landscape_of(np.ones(32), SMALL, noise=noise, rounds=200), runs=100)
+    assert stats.binomtest(round(100 * row.false_winners), 100, 0.05, alternative="greater").pvalue > 0.05
+    assert row.regret_mean < 1e-4
 
 
 def test_race_does_not_change_the_default_for_less_than_its_minimum_effect():

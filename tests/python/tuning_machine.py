@@ -33,7 +33,7 @@ def landscape_of(medians, parameters=None, *, rounds=60, default=0, noise=0.02, 
     rng = np.random.default_rng(seed)
     medians = np.asarray(medians, float)
     logs = np.log(medians) + noise * (rng.gamma(4, 0.5, (rounds, medians.size)) - 1.84)
-    logs += drift * np.cumsum(rng.standard_normal((rounds, 1)), axis=0)
+    logs += drift * np.sin(np.arange(rounds) / 5)[:, None] + drift * rng.standard_normal((rounds, 1))
     logs += np.where(rng.random(logs.shape) < outliers, np.log(rng.uniform(1.5, 10, logs.shape)), 0)
     logs += np.log(medians) - np.median(logs, axis=0)  # exactly
     space = Space(parameters or {"candidate": range(medians.size)})

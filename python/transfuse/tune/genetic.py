@@ -15,8 +15,8 @@ class Genetic:
     """Evolve configurations: tournaments, uniform crossover, mutation to neighbouring values, and the best live on.
 
     It starts from the default and configurations in which all values are about equally frequent. Children come one at
-    a time (a steady-state algorithm: D. Whitley, The GENITOR algorithm, ICGA 1989); a child is the nearest configuration
-    that has not been evaluated, so none is evaluated twice and constraints hold.
+    a time (a steady-state algorithm: D. Whitley, The GENITOR algorithm, ICGA 1989); a child is the nearest
+    configuration that has not been evaluated, so none is evaluated twice and constraints hold.
 
     Parameters
     ----------

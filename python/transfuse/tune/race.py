@@ -22,8 +22,8 @@ class Race:
 
     Screening measures the default and candidates in which all values are equally frequent, once each; a model of the
     times says which of the others may be fast, and those are measured too, the most promising first. Then come rounds:
-    all survivors once, in random order. A candidate leaves when it cannot be better than the leader by `tie`, or than the
-    default by `minimum_effect`; its bound holds at all rounds at once
+    all survivors once, in random order. A candidate leaves when it cannot be better than the leader by `tie`, or than
+    the default by `minimum_effect`; its bound holds at all rounds at once
     (:func:`~transfuse.tune.statistics.normal_mixture`), so one may look after each. Survivors at the end are ties.
     Last, the leader and the default are measured alternately, and the leader wins only if these fresh samples prove it.
 
@@ -45,8 +45,10 @@ class Race:
         The fastest of the screening, measured first to learn the noise.
     alpha : float
         The probability with which a comparison drops the better one.
-    rounds, pairs : int
-        Rounds and pairs of fresh samples at most.
+    rounds : int
+        At most.
+    least, pairs : int
+        Pairs of fresh samples at least and at most.
     reserve : float
         The share of the budget for fresh samples.
     """
@@ -60,26 +62,26 @@ class Race:
     alpha: float = 0.2
     rounds: int = 60
     pairs: int = 40
-    least: int = 2
+    least: int = 3
     reserve: float = 0.2
     name: ClassVar[str] = "race"
 
     def run(self, loop: Loop) -> int:
         """See :class:`~transfuse.tune.loop.Strategy`."""
-        table = Table(len(loop))
+        table, in_time = Table(len(loop)), True
         loop.reserve = self.reserve
         try:
-            survivors = self._race(loop, table, self._screen(loop, table))
+            self._race(loop, table, self._screen(loop, table))
         except BudgetSpent:
-            survivors = None
-        loop.reserve = 0.0
-        loop.leader = loop.best
-        if loop.leader != loop.default:
-            return self._prove(loop, loop.leader, table.scale())
-        if survivors is None:
+            in_time = False
+        loop.reserve, loop.leader = 0.0, loop.best
+        if loop.leader == loop.default:
+            loop.validated = in_time
+        elif not self._prove(loop, loop.leader, table.scale()):
+            loop.best = loop.default
+        if not in_time:
             raise BudgetSpent
-        loop.validated = True
-        return loop.leader
+        return loop.best
 
     def _screen(self, loop: Loop, table: Table) -> Indices:
         """Measure every candidate that may be fast once, and once more if the model says that this was an outlier."""
@@ -102,8 +104,8 @@ class Race:
             table.add(slow, loop.measure(slow))
         return np.flatnonzero(table.counts)
 
-    def _race(self, loop: Loop, table: Table, alive: Indices) -> Indices:
-        """Rounds among those who can still win; who is left."""
+    def _race(self, loop: Loop, table: Table, alive: Indices) -> None:
+        """Rounds among those who can still win, until one is left; several at the end are ties."""
         asked = self._survivors(loop, table, np.array(table.fastest(self.scouts)))
         for _ in range(self.rounds):
             table.add(asked, loop.measure(asked))
@@ -114,7 +116,6 @@ class Race:
             if challengers.size < 2:
                 break
         loop.ties = [int(index) for index in alive if index != loop.best]
-        return alive
 
     def _survivors(self, loop: Loop, table: Table, alive: Indices) -> Indices:
         """Those who may be better than the leader by `tie`, and by `minimum_effect` than the default if it is left."""
@@ -132,23 +133,26 @@ class Race:
         width = statistics.normal_mixture(counts, self.alpha, best_at=8) * table.scale() * np.sqrt(2 / counts)
         return np.asarray(means[other] - means[alive] + width, float)
 
-    def _prove(self, loop: Loop, leader: int, scale: float) -> int:
-        """The leader, if fresh samples show that it gains enough; else the default."""
+    def _prove(self, loop: Loop, leader: int, scale: float) -> bool:
+        """Whether fresh samples show that the leader gains enough."""
         loop.phase = "validation"
-        pairs: list[NDArray[np.float64]] = []
+        gains: list[float] = []
         need = math.log1p(self.minimum_effect)
-        while len(pairs) < self.pairs:
-            pairs.append(loop.measure([loop.default, leader]))
-            default, best = statistics.locations(np.array(pairs), scale)
-            z = statistics.normal_mixture(len(pairs), 2 * (1 - loop.confidence), best_at=5)
-            gain, width = default - best, float(z) * scale * math.sqrt(2 / len(pairs))
+        while len(gains) < self.pairs:
+            try:
+                default, best = loop.measure([loop.default, leader])
+            except BudgetSpent:
+                loop.best = loop.default
+                raise
+            if not math.isfinite(best):  # the leader has failed
+                return False
+            gains.append(default - best)
+            gain = statistics.clipped_mean(gains, math.sqrt(2) * scale)
+            z = float(statistics.normal_mixture(len(gains), 2 * (1 - loop.confidence), best_at=5))
+            width = z * scale * math.sqrt(2 / len(gains))
             loop.report(leader, 2)
-            if len(pairs) < self.least:
-                continue
-            if gain > need and gain - width > (need if self.strict else 0):
-                loop.validated = True
-                return leader
-            if gain + width < need:
-                loop.validated = True
-                break
-        return loop.default
+            proven = gain > need and gain - width > (need if self.strict else 0)
+            loop.validated = len(gains) >= self.least and (proven or gain + width < need)
+            if loop.validated:
+                return proven
+        return False

@@ -20,14 +20,20 @@ class Table:
         self.tries = np.zeros(candidates, np.intp)
 
     def add(self, asked: Iterable[int], logs: NDArray[np.float64]) -> None:
-        """A sample of each of these candidates; NaN for one that has failed, which is forgotten."""
+        """A round: a sample of each of these candidates; NaN for one that has failed, which is forgotten.
+
+        What the whole round is slower than those before is taken off: the median over the candidates that are known.
+        """
         indices = np.fromiter(asked, np.intp)
         self.tries[indices] += 1
         self.counts[indices[~np.isfinite(logs)]] = 0
-        indices = indices[np.isfinite(logs)]
+        indices, logs = indices[np.isfinite(logs)], logs[np.isfinite(logs)]
+        known = self.counts[indices] > 0
+        if known.sum() > 1:
+            logs = logs - np.median(logs[known] - self.means()[indices[known]])
         if len(indices) and self.counts[indices].max() == len(self.logs):
             self.logs = np.vstack([self.logs, np.full_like(self.logs, np.nan)])
-        self.logs[self.counts[indices], indices] = logs[np.isfinite(logs)]
+        self.logs[self.counts[indices], indices] = logs
         self.counts[indices] += 1
 
     def fastest(self, most: int) -> list[int]:
