@@ -27,7 +27,7 @@ SEARCH_SHARE = 0.8
 FEWEST_ROUNDS, MOST_ROUNDS = 10, 100
 """Of these last measurements."""
 PASSES = 3
-"""A search needs time for so many measurements of each candidate on average: checking one costs as much as the first."""
+"""A search needs time for so many measurements of each candidate on average: checking one costs as much as one."""
 EVEN = Estimate(1.0, 1.0, 1.0)
 
 
