@@ -105,6 +105,13 @@ def test_race_needs_the_fewest_measurements(noise):
         assert race.measurements_mean < other.measurements_mean
 
 
+@pytest.mark.parametrize("strategy", ["adaptive", "race"])
+def test_what_slows_whole_rounds_costs_no_measurements(strategy):
+    calm, wild = (shares(strategy, landscape(noise=0.01, outliers=0, drift=drift)) for drift in (0.0, 0.2))
+    assert wild.measurements_mean < 1.3 * calm.measurements_mean
+    assert at_least(wild.within_1, 40, 0.93)
+
+
 def test_race_does_not_measure_what_is_predicted_to_be_slow():
     made = landscape()
     race = shares("race", made)

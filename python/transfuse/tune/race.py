@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from transfuse.tune import statistics
 from transfuse.tune.genetic import hypercube
@@ -43,8 +43,6 @@ class Race:
         Standard deviations of the model's error by which a candidate that is not measured is predicted to be slower.
     scouts : int
         The fastest of the screening, measured first to learn the noise.
-    alpha : float
-        The probability with which a comparison drops the better one.
     rounds : int
         At most.
     least, pairs : int
@@ -59,7 +57,6 @@ class Race:
     batch: float = 1.5
     far: float = 3.0
     scouts: int = 8
-    alpha: float = 0.2
     rounds: int = 60
     pairs: int = 40
     least: int = 3
@@ -99,6 +96,8 @@ class Race:
             loop.report(int(means.argmin()), done.size + int(new.sum()))
             left = np.flatnonzero(new)
             asked = left[np.argsort(predictions[left], kind="stable")][:size]
+            if asked.size:  # two that are known, so that rounds can be compared
+                asked = np.union1d(asked, [loop.default, *table.fastest(1)])
         slow = np.flatnonzero(plausible & (table.counts == 1) & (means - predictions > self.far * scale))
         if slow.size:
             table.add(slow, loop.measure(slow))
@@ -111,7 +110,7 @@ class Race:
             table.add(asked, loop.measure(asked))
             alive = asked = self._survivors(loop, table, alive)
             challengers = np.setdiff1d(alive, [loop.default])
-            best = table.fastest(1)[0] if challengers.size else loop.default
+            best = table.fastest(1, challengers)[0] if challengers.size else loop.default
             loop.report(best, alive.size)
             if challengers.size < 2:
                 break
@@ -119,19 +118,24 @@ class Race:
 
     def _survivors(self, loop: Loop, table: Table, alive: Indices) -> Indices:
         """Those who may be better than the leader by `tie`, and by `minimum_effect` than the default if it is left."""
-        best, default, alive = table.fastest(1)[0], loop.default, alive[table.counts[alive] > 0]
-        ahead = self._bound(table, alive, best) > math.log1p(self.tie)
+        alive, default = alive[table.counts[alive] > 0], loop.default
+        best = table.fastest(1, alive)[0]
+        ahead = self._bound(loop, table, alive, best) > math.log1p(self.tie)
         ahead |= alive == best
         if default in alive[ahead]:
-            gains = self._bound(table, alive, default) > math.log1p(self.minimum_effect)
+            gains = self._bound(loop, table, alive, default) > math.log1p(self.minimum_effect)
             ahead &= gains | (alive == default)
         return alive[ahead]
 
-    def _bound(self, table: Table, alive: Indices, other: int) -> NDArray[np.float64]:
+    def _bound(self, loop: Loop, table: Table, alive: Indices, other: int) -> NDArray[np.float64]:
         """How much better than another each may be at most."""
         counts, means = 2 / (1 / table.counts[alive] + 1 / table.counts[other]), table.means()
-        width = statistics.normal_mixture(counts, self.alpha, best_at=8) * table.scale() * np.sqrt(2 / counts)
+        width = self._quantile(loop, counts, 8) * table.scale() * np.sqrt(2 / counts)
         return np.asarray(means[other] - means[alive] + width, float)
+
+    def _quantile(self, loop: Loop, counts: ArrayLike, best_at: float) -> NDArray[np.float64]:
+        """Standard deviations that are not exceeded on one side, at the search's confidence."""
+        return statistics.normal_mixture(counts, 2 * (1 - loop.confidence), best_at=best_at)
 
     def _prove(self, loop: Loop, leader: int, scale: float) -> bool:
         """Whether fresh samples show that the leader gains enough."""
@@ -148,8 +152,7 @@ class Race:
                 return False
             gains.append(default - best)
             gain = statistics.clipped_mean(gains, math.sqrt(2) * scale)
-            z = float(statistics.normal_mixture(len(gains), 2 * (1 - loop.confidence), best_at=5))
-            width = z * scale * math.sqrt(2 / len(gains))
+            width = float(self._quantile(loop, len(gains), 5)) * scale * math.sqrt(2 / len(gains))
             loop.report(leader, 2)
             proven = gain > need and gain - width > (need if self.strict else 0)
             loop.validated = len(gains) >= self.least and (proven or gain + width < need)

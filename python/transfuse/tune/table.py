@@ -22,7 +22,7 @@ class Table:
     def add(self, asked: Iterable[int], logs: NDArray[np.float64]) -> None:
         """A round: a sample of each of these candidates; NaN for one that has failed, which is forgotten.
 
-        What the whole round is slower than those before is taken off: the median over the candidates that are known.
+        What the whole round is slower than those before is taken off: the mean over the candidates that are known.
         """
         indices = np.fromiter(asked, np.intp)
         self.tries[indices] += 1
@@ -30,15 +30,16 @@ class Table:
         indices, logs = indices[np.isfinite(logs)], logs[np.isfinite(logs)]
         known = self.counts[indices] > 0
         if known.sum() > 1:
-            logs = logs - np.median(logs[known] - self.means()[indices[known]])
+            slower = logs[known] - self.means()[indices[known]]
+            logs = logs - statistics.locations(slower[:, None], self.scale())
         if len(indices) and self.counts[indices].max() == len(self.logs):
             self.logs = np.vstack([self.logs, np.full_like(self.logs, np.nan)])
         self.logs[self.counts[indices], indices] = logs
         self.counts[indices] += 1
 
-    def fastest(self, most: int) -> list[int]:
+    def fastest(self, most: int, among: NDArray[np.intp] | None = None) -> list[int]:
         """By their robust means, the fastest first."""
-        measured = np.flatnonzero(self.counts)
+        measured = np.flatnonzero(self.counts) if among is None else among[self.counts[among] > 0]
         order = np.argsort(self.means()[measured], kind="stable")[:most]
         return [int(index) for index in measured[order]]
 
