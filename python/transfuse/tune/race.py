@@ -68,7 +68,7 @@ class Race:
         table, in_time = Table(len(loop)), True
         loop.reserve = self.reserve
         try:
-            self._race(loop, table, self._screen(loop, table))
+            self._race(loop, table, *self._screen(loop, table))
         except BudgetSpent:
             in_time = False
         loop.reserve, loop.leader = 0.0, loop.best
@@ -80,8 +80,8 @@ class Race:
             raise BudgetSpent
         return loop.best
 
-    def _screen(self, loop: Loop, table: Table) -> Indices:
-        """Measure every candidate that may be fast once, and once more if the model says that this was an outlier."""
+    def _screen(self, loop: Loop, table: Table) -> tuple[Indices, Indices]:
+        """Measure every candidate that may be fast once: these, and those of them that the model takes for outliers."""
         places = loop.candidates.places
         size = math.ceil(self.batch * effects(places))
         asked = np.arange(len(loop))
@@ -98,14 +98,13 @@ class Race:
             asked = left[np.argsort(predictions[left], kind="stable")][:size]
             if asked.size:  # two that are known, so that rounds can be compared
                 asked = np.union1d(asked, [loop.default, *table.fastest(1)])
-        slow = np.flatnonzero(plausible & (table.counts == 1) & (means - predictions > self.far * scale))
-        if slow.size:
-            table.add(slow, loop.measure(slow))
-        return np.flatnonzero(table.counts)
+        outliers = plausible & (table.counts == 1) & (means - predictions > self.far * scale)
+        return np.flatnonzero(table.counts), np.flatnonzero(outliers)
 
-    def _race(self, loop: Loop, table: Table, alive: Indices) -> None:
+    def _race(self, loop: Loop, table: Table, alive: Indices, again: Indices) -> None:
         """Rounds among those who can still win, until one is left; several at the end are ties."""
-        asked = self._survivors(loop, table, np.array(table.fastest(self.scouts)))
+        scouts = np.array(table.fastest(self.scouts))
+        asked = np.union1d(scouts, again) if again.size else self._survivors(loop, table, scouts)
         for _ in range(self.rounds):
             table.add(asked, loop.measure(asked))
             alive = asked = self._survivors(loop, table, alive)
@@ -118,7 +117,8 @@ class Race:
 
     def _survivors(self, loop: Loop, table: Table, alive: Indices) -> Indices:
         """Those who may be better than the leader by `tie`, and by `minimum_effect` than the default if it is left."""
-        alive, default = alive[table.counts[alive] > 0], loop.default
+        default = loop.default
+        alive = alive[table.counts[alive] > 0] if table.counts[alive].any() else np.array([default])
         best = table.fastest(1, alive)[0]
         ahead = self._bound(loop, table, alive, best) > math.log1p(self.tie)
         ahead |= alive == best
