@@ -3,7 +3,7 @@
 #   make demo       compare the kernels with NumPy, PyTorch and Numba on a few shapes, and draw a picture
 #   make test       build, then run the C++ and the Python tests
 #   make bench      print this machine's limits and how close matmul_t comes to them
-#   make notebooks  execute the notebooks anew (some forty minutes)
+#   make notebooks  execute the notebooks anew (about an hour)
 #   make format     format the sources
 #   make clean      remove what the others made
 #

@@ -25,7 +25,7 @@ class _IsaScope(contextlib.ContextDecorator):
         _core.set_thread_isa(self._entered.previous.pop())
 
 
-def isa(name: str) -> contextlib.ContextDecorator:
+def isa(name: str) -> _IsaScope:
     """Force a tier for the calls that this thread makes inside a ``with`` block (or a decorated function).
 
     Parameters

@@ -1,4 +1,4 @@
-"""The command line: ``transfuse info``, ``demo``, ``bench``, ``plan`` and ``wisdom``."""
+"""The command line: ``transfuse info``, ``demo``, ``bench``, ``tune``, ``wisdom`` and ``plan``."""
 
 import json
 from typing import Annotated
@@ -10,14 +10,16 @@ import typer
 import transfuse
 from transfuse.bench import commands
 from transfuse.plan import commands as planning
+from transfuse.tune import commands as tuning
 from transfuse.tune import wisdom_commands
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Fused transformer kernels for CPUs.")
 app.add_typer(commands.app, name="bench")
+app.add_typer(tuning.app, name="tune")
+app.add_typer(wisdom_commands.app, name="wisdom")
 app.command()(commands.demo)
 app.command()(planning.plan)
 commands.app.command("plan")(planning.bench)
-app.add_typer(wisdom_commands.app, name="wisdom")
 
 
 @app.callback(invoke_without_command=True)

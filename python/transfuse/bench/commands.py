@@ -1,19 +1,26 @@
 """The commands ``transfuse bench`` and ``transfuse demo``."""
 
 import importlib.util
-import os
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import rich.console
-import rich.live
 import rich.text
 import typer
 
 from transfuse import bench
+from transfuse._terminal import (
+    FAILED,
+    INTERRUPTED,
+    File,
+    Screen,
+    bad_input,
+    parts_of,
+    require_drawable,
+    require_writable,
+    write_files,
+)
 from transfuse.bench import libraries
 from transfuse.bench.goals import Judgement, judge, summary
 from transfuse.bench.goals import markdown as judgements_markdown
@@ -24,44 +31,9 @@ from transfuse.bench.table import row
 
 app = typer.Typer(no_args_is_help=True, help="Compare an operation with other libraries, honestly.")
 
-FAILED = 1
-BAD_INPUT = 2
-INTERRUPTED = 130
-PIPE_WIDTH = 180  # columns of a table that no terminal breaks
 
-File = tuple[Path | None, Callable[[Path], None]]
-"""A file, if it is wanted, and what writes it."""
-
-
-class Screen:
-    """What a run shows: a status line on a terminal, and every line as it is finished.
-
-    Nothing is drawn while something is being timed: no thread refreshes the terminal.
-    """
-
-    def __init__(self) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="replace")  # "?" for what the terminal cannot show
-        self.console = rich.console.Console(highlight=False, markup=False)
-        if not self.console.is_terminal:
-            self.console.width = max(self.console.width, PIPE_WIDTH)
-        self._live = rich.live.Live(console=self.console, auto_refresh=False, transient=True)
-        self._shown = 0.0
-
-    def __enter__(self) -> "Screen":
-        if self.console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._live.stop()
-
-    def progress(self, text: str) -> None:
-        """Show what comes next, not more often than five times a second."""
-        if self.console.is_terminal and time.monotonic() - self._shown > 0.2:
-            self._shown = time.monotonic()
-            self._live.update(rich.text.Text(f"… {text}", overflow="ellipsis", no_wrap=True), refresh=True)
+class BenchScreen(Screen):
+    """A screen that shows each line's verdict as soon as it is known."""
 
     def finished(self, line: bench.Line) -> None:
         """Show a line's verdict."""
@@ -94,24 +66,24 @@ def _add_command(operation: str, description: str, sizes_help: str, suites_help:
         plot: Annotated[Path | None, typer.Option(help="Draw a picture (.png, .svg, .pdf).")] = None,
         markdown: Annotated[Path | None, typer.Option(help="Write the table as Markdown.")] = None,
     ) -> None:
-        screen = Screen()
+        screen = BenchScreen()
         try:
-            _require_writable(json=json, plot=plot, markdown=markdown)
-            _require_drawable("plot", plot)
-            chosen = bench.cases_of(operation, sizes=_list("sizes", sizes), suite=suite or None)
+            require_writable(json=json, plot=plot, markdown=markdown)
+            require_drawable("plot", plot)
+            chosen = bench.cases_of(operation, sizes=parts_of("sizes", sizes), suite=suite or None)
             with screen:
                 report = bench.run(
                     operation,
                     chosen,
-                    dtypes=_list("dtype", dtype),
-                    threads=[_count(text) for text in _list("threads", threads)] or None,
-                    peers=_list("peers", peers) or None,
+                    dtypes=parts_of("dtype", dtype),
+                    threads=[_count(text) for text in parts_of("threads", threads)] or None,
+                    peers=parts_of("peers", peers) or None,
                     settings=bench.Settings(seconds, rounds, repetitions, isa=isa or None),
                     progress=screen.progress,
                     finished=screen.finished,
                 )
         except (ValueError, RuntimeError, ImportError) as error:
-            raise _bad_input(error) from None
+            raise bad_input(error) from None
         judged = judge(report, bench.OPERATIONS[operation].goals.get(suite, ()))
         text = "\n\n".join([bench.markdown(report), *([judgements_markdown(judged)] if judged else [])])
         files: list[File] = [(json, report.save), (markdown, lambda path: write_whole(path, text.encode() + b"\n"))]
@@ -139,14 +111,14 @@ def demo(
     seconds: Annotated[float, typer.Option(help="Time for the rounds of a line.", min=0.01)] = 5.0,
 ) -> None:
     """Show in a few minutes what transfuse does and how fast it is here."""
-    screen = Screen()
+    screen = BenchScreen()
     drawable = importlib.util.find_spec("matplotlib") is not None
     threads = libraries.default_threads()
     reports: list[bench.Report] = []
     try:
-        _require_writable(output=output)
+        require_writable(output=output)
         if drawable:
-            _require_drawable("output", output)
+            require_drawable("output", output)
         with screen:
             screen.console.print(INTRODUCTION.format(threads=threads_text(threads)))
             for operation, about in PARTS.items():
@@ -165,7 +137,7 @@ def demo(
                 if report.interrupted:
                     break
     except (ValueError, RuntimeError, ImportError) as error:
-        raise _bad_input(error) from None
+        raise bad_input(error) from None
     if not drawable:
         screen.console.print("For a picture: pip install matplotlib")
     _conclude(screen.console, reports, plot=output if drawable else None, explanation=EXPLANATION)
@@ -199,11 +171,6 @@ too and does no multiply-adds. More: transfuse bench matmul-t --help, transfuse 
 """
 
 
-def _bad_input(error: Exception) -> typer.Exit:
-    typer.echo(f"error: {error}", err=True)
-    return typer.Exit(BAD_INPUT)
-
-
 def _conclude(
     console: rich.console.Console,
     reports: Sequence[bench.Report],
@@ -217,7 +184,7 @@ def _conclude(
     from transfuse.bench import plot as drawing
 
     measured = [report for report in reports if report.lines]
-    written = _write([*files, (plot if measured else None, lambda path: drawing.save(path, *measured))])
+    written = write_files([*files, (plot if measured else None, lambda path: drawing.save(path, *measured))])
     for report in measured:
         console.print(bench.table(report, width=console.width))
         mean = report.geometric_mean()
@@ -242,65 +209,8 @@ def _conclude(
         raise typer.Exit(FAILED)
 
 
-def _write(files: Sequence[File]) -> set[Path]:
-    """Write each file that is wanted; one that fails is named, and the others are written all the same."""
-    written = set()
-    for path, write in files:
-        if path is None:
-            continue
-        try:
-            write(path)
-            written.add(path)
-        except OSError as error:
-            typer.echo(f"error: {path}: {error}", err=True)
-    return written
-
-
-def _list(option: str, text: str) -> list[str]:
-    """The parts of an option; none if it was not given."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if text and not parts:
-        raise ValueError(f"{option}: expected names or numbers separated by commas, got {text!r}")
-    return parts
-
-
 def _count(text: str) -> int:
     try:
         return int(text)
     except ValueError:
         raise ValueError(f"threads: expected numbers, got {text!r}") from None
-
-
-def _require_writable(**paths: Path | None) -> None:
-    """Find out before measuring whether the results can be written.
-
-    Raises
-    ------
-    ValueError
-    """
-    for name, path in paths.items():
-        if path is None:
-            continue
-        if path.is_dir():
-            raise ValueError(f"{name}: expected a file, got the directory {path}")
-        folder = path.absolute().parent
-        if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-            raise ValueError(f"{name}: cannot write {path}")
-
-
-def _require_drawable(name: str, path: Path | None) -> None:
-    """Matplotlib is there and knows the suffix.
-
-    Raises
-    ------
-    ImportError, ValueError
-    """
-    if path is None:
-        return
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ImportError(f"{name}: drawing needs matplotlib (pip install matplotlib)")
-    from matplotlib.figure import Figure
-
-    known = Figure().canvas.get_supported_filetypes()
-    if path.suffix.lstrip(".") not in known:
-        raise ValueError(f"{name}: expected a file ending in one of {', '.join(sorted(known))}, got {path.name!r}")

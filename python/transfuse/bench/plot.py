@@ -72,10 +72,15 @@ def figure(*reports: Report) -> "Figure":
 
 
 def save(path: Path, *reports: Report) -> None:
-    """Write :func:`figure` to a file; the suffix chooses the format."""
-    drawn = io.BytesIO()
-    figure(*reports).savefig(drawn, dpi=110, format=path.suffix.lstrip("."))
-    write_whole(path, drawn.getvalue())
+    """Write :func:`figure` to a file."""
+    save_figure(path, figure(*reports))
+
+
+def save_figure(path: Path, drawn: "Figure") -> None:
+    """Write a picture to a file, at once or not at all; the suffix chooses the format."""
+    content = io.BytesIO()
+    drawn.savefig(content, dpi=110, format=path.suffix.lstrip("."))
+    write_whole(path, content.getvalue())
 
 
 def squares(lines: list[Line]) -> list[Line]:

@@ -5,40 +5,39 @@
 import numba
 import numpy as np
 
-QUERIES = 32  # of a task
+QUERIES = 32  # of a task, where nothing else is said
 KEYS = 128  # of a block: KEYS × depth elements of k and of v stay in L2, a row of scores in L1
 FLAGS = {"reassoc", "contract", "arcp", "nsz"}  # infinities keep their meaning
 
 
 @numba.njit(parallel=True, fastmath=FLAGS, cache=True)
-def attention(q, k, v, causal, out):
+def attention(q, k, v, causal, out, block_q=QUERIES, block_kv=KEYS):
     """out[n] = softmax(q[n] @ k[n // group].T / √depth) @ v[n // group], for n in heads of all sequences."""
     heads, length = q.shape[:2]
     group = heads // k.shape[0]
-    blocks = (length + QUERIES - 1) // QUERIES
+    blocks = (length + block_q - 1) // block_q
     for task in numba.prange(heads * blocks):
         # Blocks with many keys before those with few.
         head, block = task % heads, blocks - 1 - task // heads
-        first = block * QUERIES
-        last = min(length, first + QUERIES)
-        _attend(q[head, first:last], k[head // group], v[head // group], first, causal, out[head, first:last])
+        rows = slice(block * block_q, min(length, (block + 1) * block_q))
+        _attend(q[head, rows], k[head // group], v[head // group], block * block_q, causal, block_kv, out[head, rows])
     return out
 
 
 @numba.njit(fastmath=FLAGS, cache=True)
-def _attend(q, k, v, first, causal, out):
-    """Queries `first` ... of one head."""
+def _attend(q, k, v, first, causal, block_kv, out):
+    """Queries `first` ... of one head, by blocks of keys."""
     rows, depth = q.shape
     value_depth = v.shape[1]
     scale = q.dtype.type(1.0 / np.sqrt(depth))
-    transposed = np.empty((depth, KEYS), q.dtype)
-    scores = np.empty(KEYS, q.dtype)
+    transposed = np.empty((depth, block_kv), q.dtype)
+    scores = np.empty(block_kv, q.dtype)
     maxima = np.full(rows, -np.inf, q.dtype)
     sums = np.zeros(rows, q.dtype)
     out[:] = 0
     end = min(k.shape[0], first + rows) if causal else k.shape[0]
-    for start in range(0, end, KEYS):
-        stop = min(start + KEYS, end)
+    for start in range(0, end, block_kv):
+        stop = min(start + block_kv, end)
         for j in range(stop - start):
             for d in range(depth):
                 transposed[d, j] = k[start + j, d]

@@ -1,0 +1,134 @@
+"""The journal of a search: a line of JSON for each measurement, from which an interrupted search goes on."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transfuse.tune.result import State
+from transfuse.tune.sampling import Source
+
+SCHEMA = 1
+
+
+class Journal:
+    """A source that writes down what another one measures, and first answers with what is already written.
+
+    The same strategy with the same seed asks for the same measurements, so it goes on where it was; or, with another
+    budget, where that makes the first difference.
+
+    Parameters
+    ----------
+    path : path
+        Made if it is missing. A last line that is damaged, as by a crash, is dropped.
+    header : mapping
+        What tells this search from others, as JSON.
+    source : Source
+
+    Raises
+    ------
+    ValueError
+        The file is no journal, or that of another search, or one of its lines is damaged.
+    OSError
+        The file cannot be read or written.
+    """
+
+    def __init__(self, path: str | Path, header: Mapping[str, Any], source: Source) -> None:
+        self.failures: dict[int, tuple[State, str]] = {}
+        self._path, self._source = Path(path), source
+        lines = _read(self._path)
+        self._kept = iter(lines[1:])
+        self._left = max(len(lines) - 1, 0)
+        self._elapsed, self._offset = 0.0, 0.0
+        whole = {"schema": SCHEMA} | json.loads(json.dumps(header))
+        if lines:
+            _require_same(self._path, lines[0], whole)
+        self._file = self._path.open("a", encoding="utf-8")
+        if not lines:
+            self._write(whole)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def elapsed(self) -> float:
+        """Seconds since the search began, in this process and those before."""
+        return self._elapsed if self._left else self._offset + self._source.elapsed()
+
+    def times(self, indices: Sequence[int]) -> Iterator[float]:
+        """Of a call of each of these candidates, as written down or measured now; NaN for one that is out."""
+        for index in indices:
+            if index in self.failures:
+                yield math.nan
+            elif self._left:
+                yield self._recall(index)
+            else:
+                yield self._measure(index)
+
+    def _recall(self, index: int) -> float:
+        line = next(self._kept)
+        if line["index"] != index:  # another budget has led elsewhere
+            self._forget()
+            return self._measure(index)
+        self._left -= 1
+        self._elapsed = float(line["elapsed"])
+        self._offset = self._elapsed - self._source.elapsed()
+        if line["seconds"] is None:
+            self.failures[index] = (line["state"], line["reason"])
+            return math.nan
+        return float(line["seconds"])
+
+    def _forget(self) -> None:
+        """Cut off the lines that are not used."""
+        lines = self._path.read_bytes().splitlines(keepends=True)
+        self._file.truncate(sum(map(len, lines[: len(lines) - self._left])))
+        self._left = 0
+
+    def _measure(self, index: int) -> float:
+        (seconds,) = self._source.times([index])
+        line: dict[str, Any] = {"index": index, "seconds": seconds, "elapsed": self.elapsed()}
+        if index in self._source.failures:
+            self.failures[index] = self._source.failures[index]
+            line["seconds"] = None
+            line["state"], line["reason"] = self.failures[index]
+        self._write(line)
+        return seconds
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+
+def seed_of(path: str | Path) -> int | None:
+    """The seed of a search that was written down, or None if there is none."""
+    lines = _read(Path(path))
+    return int(lines[0]["seed"]) if lines and "seed" in lines[0] else None
+
+
+def _read(path: Path) -> list[Any]:
+    """All lines; a damaged last one is cut off the file."""
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    lines = []
+    for number, text in enumerate(content.splitlines(keepends=True)):
+        try:
+            line = json.loads(text) if text.endswith(b"\n") else None
+        except ValueError:
+            line = None
+        if isinstance(line, dict):
+            lines.append(line)
+        elif number + 1 == len(content.splitlines()) and (lines or (number == 0 and b"schema" in text)):
+            with path.open("r+b") as file:
+                file.truncate(len(content) - len(text))
+        else:
+            raise ValueError(f"journal: line {number + 1} of {path} is none that a search has written")
+    return lines
+
+
+def _require_same(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    for name in expected:
+        if found.get(name) != expected[name]:
+            values = f"expected {name} {expected[name]!r}, got {found.get(name)!r}"
+            raise ValueError(f"journal: {path} is that of another search: {values}")

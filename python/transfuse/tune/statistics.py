@@ -1,0 +1,182 @@
+"""Statistics of the search: logarithms of times, Welch's test, intervals of ratios, and tests that may be peeked at.
+
+Times are skewed to the right and slow-downs multiply, so everything here works on natural logarithms: a difference of
+logarithms is a ratio of times. Medians with bootstrap intervals are in :mod:`transfuse.bench.statistics`.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from transfuse.bench.statistics import Estimate
+
+Array = NDArray[np.float64]
+
+NORMAL_MAD = 1.4826
+"""A normal distribution's standard deviation over its median absolute deviation."""
+CLIP = 2.5
+"""Standard deviations beyond which a sample counts as so many away."""
+
+
+def welch(
+    mean: ArrayLike, variance: ArrayLike, count: ArrayLike, other: tuple[ArrayLike, ArrayLike, ArrayLike]
+) -> tuple[Array, Array]:
+    """Welch's t of a difference of means, and its degrees of freedom.
+
+    Parameters
+    ----------
+    mean, variance, count : arrays
+        Of samples; the variances are unbiased ones.
+    other : (mean, variance, count)
+        Of the samples that are subtracted.
+
+    Returns
+    -------
+    t, degrees : arrays
+        Infinite t where neither has a variance but the means differ, 0 where they are equal.
+
+    Notes
+    -----
+    B. L. Welch, The generalization of "Student's" problem when several different population variances are involved,
+    Biometrika 34 (1947).
+    """
+    mean_a, var_a, n_a = (np.asarray(x, float) for x in (mean, variance, count))
+    mean_b, var_b, n_b = (np.asarray(x, float) for x in other)
+    a, b = var_a / n_a, var_b / n_b
+    difference = mean_a - mean_b
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(difference == 0, 0.0, difference / np.sqrt(a + b))
+        degrees = (a + b) ** 2 / (a**2 / (n_a - 1) + b**2 / (n_b - 1))
+    return t, np.where(np.isfinite(degrees), degrees, np.maximum(n_a + n_b - 2, 1))
+
+
+def probability_less(t: ArrayLike, degrees: ArrayLike) -> Array:
+    """That the first mean is less than the second, from the t of their difference."""
+    return np.asarray(_special().stdtr(degrees, -np.asarray(t)), float)
+
+
+def two_sided_p(t: ArrayLike, degrees: ArrayLike) -> Array:
+    """The p-value of a difference in either direction."""
+    return np.asarray(2 * _special().stdtr(degrees, -np.abs(t)), float)
+
+
+def ratio_of_times(slower: ArrayLike, faster: ArrayLike, confidence: float, *, paired: bool) -> tuple[Estimate, float]:
+    """The ratio of two geometric means with its t interval, and the probability that it is above 1.
+
+    Parameters
+    ----------
+    slower, faster : (n,), (m,)
+        Seconds.
+    confidence : float
+    paired : bool
+        Samples with the same number were taken together.
+
+    Returns
+    -------
+    ratio : Estimate
+        Its bounds are 0 and infinite with a single sample.
+    probability : float
+    """
+    a, b = np.log(np.asarray(slower, float)), np.log(np.asarray(faster, float))
+    if min(a.size, b.size) < 2:
+        value = math.exp(a.mean() - b.mean()) if min(a.size, b.size) else math.nan
+        return Estimate(value, 0.0, math.inf), 0.5
+    if paired:
+        pairs = a - b
+        difference, error, degrees = pairs.mean(), math.sqrt(pairs.var(ddof=1) / pairs.size), float(pairs.size - 1)
+        t = difference / error if error else math.copysign(math.inf, difference) if difference else 0.0
+    else:
+        summary = (b.mean(), b.var(ddof=1), b.size)
+        t, freedom = welch(a.mean(), a.var(ddof=1), a.size, summary)
+        difference, degrees = a.mean() - b.mean(), float(freedom)
+        error = math.sqrt(a.var(ddof=1) / a.size + b.var(ddof=1) / b.size)
+    half = float(_special().stdtrit(degrees, (1 + confidence) / 2)) * error
+    bounds = [math.exp(difference + sign * half) for sign in (0, -1, 1)]
+    return Estimate(*bounds), float(_special().stdtr(degrees, t)) if t else 0.5
+
+
+def locations(logs: Array, scale: float) -> Array:
+    """Robust means of columns: samples far from the lower median count as CLIP standard deviations away.
+
+    Outliers of timings are slow ones, so of an even number of samples the lower of the two middle ones is the centre:
+    of two samples, the smaller.
+
+    Parameters
+    ----------
+    logs : (samples, columns)
+        NaN where there is none; each column has at least one.
+    scale : float
+        The standard deviation of a sample.
+
+    Returns
+    -------
+    (columns,)
+    """
+    counts = np.isfinite(logs).sum(axis=0)
+    centres = np.take_along_axis(np.sort(logs, axis=0), (counts[None] - 1) // 2, axis=0)
+    residuals = np.clip(logs - centres, -CLIP * scale, CLIP * scale)
+    return np.asarray(centres[0] + np.nansum(residuals, axis=0) / counts, float)
+
+
+def clipped_mean(values: ArrayLike, scale: float) -> float:
+    """A robust mean of values with outliers on either side: those far from the median count as CLIP scales away."""
+    x = np.asarray(values, float)
+    centre = np.median(x)
+    return float(centre + np.clip(x - centre, -CLIP * scale, CLIP * scale).mean())
+
+
+def pooled_scale(differences: ArrayLike, *, prior: float, weight: float) -> float:
+    """The standard deviation of a sample, from differences between samples of the same candidate.
+
+    Their median absolute deviation, which outliers hardly change, mixed with a prior that counts as `weight`
+    differences (as the moderated variance of G. K. Smyth, Linear models and empirical Bayes methods, 2004).
+
+    Parameters
+    ----------
+    differences : (n,)
+        Each of two samples, so its variance is twice that of a sample; around their median.
+    prior : float
+    weight : float
+    """
+    values = np.asarray(differences, float)
+    if values.size == 0:
+        return prior
+    found = NORMAL_MAD * float(np.median(np.abs(values))) / math.sqrt(2)
+    return math.sqrt((weight * prior**2 + values.size * found**2) / (weight + values.size))
+
+
+def normal_mixture(count: ArrayLike, alpha: float, *, best_at: float) -> Array:
+    """A bound on |sum| / √count of standard normal variables that holds at all counts at once.
+
+    With probability 1 - `alpha` no count exceeds it, so one may look after each sample and stop when one likes.
+
+    Parameters
+    ----------
+    count : array
+        Of samples.
+    alpha : float
+    best_at : float
+        The count at which the bound is to be tightest.
+
+    Notes
+    -----
+    H. Robbins, Statistical methods related to the law of the iterated logarithm, Ann. Math. Statist. 41 (1970); the
+    two-sided normal mixture of S. R. Howard, A. Ramdas, J. McAuliffe and J. Sekhon, Time-uniform, nonparametric,
+    nonasymptotic confidence sequences, Ann. Statist. 49 (2021), equation (14), with its ρ from section 3.5. With a
+    standard deviation that is estimated it is an asymptotic confidence sequence (I. Waudby-Smith et al., Ann. Statist.
+    52 (2024)).
+    """
+    rho = best_at / (2 * math.log(1 / alpha) + math.log(1 + 2 * math.log(1 / alpha)))
+    n = np.asarray(count, float)
+    return np.asarray(np.sqrt((1 + rho / n) * np.log((n + rho) / (rho * alpha**2))), float)
+
+
+def _special() -> Any:
+    """SciPy's special functions. Whoever only reads what was found does not need them."""
+    try:
+        from scipy import special
+    except ImportError:
+        raise ImportError("tuning needs SciPy (pip install transfuse[tune])") from None
+    return special

@@ -1,0 +1,226 @@
+"""Tuning of the usual shapes: those of the benchmark's suites."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from transfuse import bench
+from transfuse.bench.matmul_t import MatmulT as MatmulTCase
+from transfuse.bench.statistics import Estimate, ratio_interval
+from transfuse.tune.candidates import choose
+from transfuse.tune.loop import Progress
+from transfuse.tune.recording import record
+from transfuse.tune.result import TuningResult
+from transfuse.tune.sampling import SAMPLE_SECONDS, Clock
+from transfuse.tune.searching import as_target, search
+from transfuse.tune.space import Configuration, Space
+from transfuse.tune.targets import Attention, MatmulT
+
+Verdict = Literal["faster", "default stays", "undecided", "no choice", "no time"]
+
+SEARCH_SHARE = 0.8
+"""Of the time for a shape; the rest is for measuring what was found once more."""
+FEWEST_ROUNDS, MOST_ROUNDS = 10, 100
+"""Of these last measurements."""
+PASSES = 3
+"""A search needs time for so many measurements of each candidate on average: checking one costs as much as one."""
+EVEN = Estimate(1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What tuning has done to a shape.
+
+    Attributes
+    ----------
+    target : MatmulT or Attention
+    result : TuningResult or None
+        Of the search; None if there was nothing to choose.
+    best, default : dict
+        Configurations. The best is the default unless fresh samples show that another is faster.
+    before, after : float
+        Seconds of a call; NaN if they were not measured.
+    ratio : Estimate
+        The former over the latter, of fresh samples, with its 95 % interval.
+    verdict : {"faster", "default stays", "undecided", "no choice", "no time"}
+    """
+
+    target: MatmulT | Attention
+    result: TuningResult | None
+    best: Configuration
+    default: Configuration
+    before: float
+    after: float
+    ratio: Estimate
+    verdict: Verdict
+
+
+def target_of(operation: str, shape: str, *, dtype: str = "float32", threads: int | None = None) -> MatmulT | Attention:
+    """The target of a shape, in the words of the benchmark: ``target_of("attention", "1x12x512x64:causal")``.
+
+    Raises
+    ------
+    ValueError
+    """
+    try:
+        (case,) = bench.cases_of(operation, sizes=[shape])
+    except ValueError as error:
+        raise ValueError(str(error).replace("sizes:", "shape:", 1)) from None
+    return _target(case, dtype, threads)
+
+
+def _target(case: Any, dtype: str, threads: int | None) -> MatmulT | Attention:
+    if isinstance(case, MatmulTCase):
+        return MatmulT(case.m, case.k, case.n, batch=case.batch, dtype=dtype, threads=threads)
+    if case.option not in ("", "causal"):
+        raise ValueError(f"shape: expected no option but :causal, got :{case.option}")
+    sizes = (case.batch, case.heads, case.queries, case.depth)
+    causal = case.option == "causal"
+    return Attention(*sizes, keys=case.keys, kv_heads=case.kv_heads, causal=causal, dtype=dtype, threads=threads)
+
+
+def usual_targets(
+    operations: Sequence[str] = ("matmul-t", "attention"),
+    *,
+    suite: str = "default",
+    dtype: str = "float32",
+    threads: int | None = None,
+) -> list[MatmulT | Attention]:
+    """The plain cases of the benchmark's suites, those with the least arithmetic first.
+
+    Raises
+    ------
+    ValueError
+    """
+    cases = [case for operation in operations for case in bench.cases_of(operation, suite=suite) if _is_plain(case)]
+    return [_target(case, dtype, threads) for case in sorted(cases, key=lambda case: case.flops)]
+
+
+def _is_plain(case: Any) -> bool:
+    """A case that a target can have."""
+    if isinstance(case, MatmulTCase):
+        return not (case.layout or case.shared or case.activation)
+    return case.option in ("", "causal")
+
+
+def tune_all(
+    targets: Sequence[MatmulT | Attention],
+    *,
+    budget: float = 120.0,
+    strategy: Any = "race",
+    seed: int = 0,
+    progress: Callable[[Progress], None] | None = None,
+    clock: Clock = time.perf_counter,
+) -> Iterator[Outcome]:
+    """Tune one target after another, at the number of threads that calls use.
+
+    What remains of the budget is divided evenly among the targets that remain, so that what cheap ones leave goes to
+    those after them. Where a share is too small for the whole space, only what differs from the default in one
+    parameter is searched; where it is too small for that, nothing. What a search found must show itself faster in
+    measurements that take turns with the default's, else the default stays.
+
+    Parameters
+    ----------
+    targets : sequence of MatmulT or Attention
+    budget : float
+        Seconds for all of them.
+    strategy
+        As for :func:`~transfuse.tune.search`.
+    seed : int
+    progress : callable, optional
+        As for :func:`~transfuse.tune.search`.
+    clock : callable
+        Seconds.
+
+    Yields
+    ------
+    Outcome
+        After one whose search was interrupted (Ctrl-C), no others come.
+
+    Raises
+    ------
+    ValueError
+        The budget is not positive, or an argument of the search is not as it should be.
+    """
+    if not budget > 0:
+        raise ValueError(f"budget: expected seconds above 0, got {budget}")
+    end = clock() + budget
+    for number, target in enumerate(targets):
+        share = (end - clock()) / (len(targets) - number)
+        outcome = _tune(target, max(share, budget / 1000), strategy, seed, progress, clock)
+        yield outcome
+        if outcome.result is not None and outcome.result.interrupted:
+            return
+
+
+def _tune(
+    target: MatmulT | Attention,
+    seconds: float,
+    strategy: Any,
+    seed: int,
+    progress: Callable[[Progress], None] | None,
+    clock: Clock,
+) -> Outcome:
+    whole = Space(target.space().parameters | {"threads": [target.threads]})
+    _, whole, default = as_target(target, whole, None)
+    if len(choose(whole, default, target.effective)) == 1:
+        return _unchanged(target, default, "no choice")
+    cost = _cost(_seconds_of_call(target, default, clock))
+    most = SEARCH_SHARE * seconds / (PASSES * cost)
+    spaces = [space for space in (whole, _near(whole, default, target)) if len(space) <= most]
+    if not spaces:
+        return _unchanged(target, default, "no time")
+    options = {"strategy": strategy, "seed": seed, "progress": progress, "clock": clock}
+    result = search(target, spaces[0], budget=SEARCH_SHARE * seconds, **options)
+    before = result.default_seconds
+    if result.best == result.default or result.interrupted:
+        verdict: Verdict = "default stays" if result.validated else "undecided"
+        return Outcome(target, result, default, default, before, before, EVEN, verdict)
+    rounds = (1 - SEARCH_SHARE) * seconds / (2 * cost)
+    before, after, ratio = _measure_anew(target, result, int(np.clip(rounds, FEWEST_ROUNDS, MOST_ROUNDS)), clock)
+    if ratio.low > 1:
+        return Outcome(target, result, result.best, default, before, after, ratio, "faster")
+    return Outcome(target, result, default, default, before, before, EVEN, "default stays")
+
+
+def _unchanged(target: MatmulT | Attention, default: Configuration, verdict: Verdict) -> Outcome:
+    """Nothing was measured."""
+    return Outcome(target, None, default, default, math.nan, math.nan, EVEN, verdict)
+
+
+def _seconds_of_call(target: MatmulT | Attention, configuration: Configuration, clock: Clock) -> float:
+    call = target.prepare(configuration)
+    call()
+    start = clock()
+    call()
+    return clock() - start
+
+
+def _cost(seconds: float) -> float:
+    """Seconds of a measurement, with the untimed call before it."""
+    return 2 * max(seconds, SAMPLE_SECONDS)
+
+
+def _near(space: Space, default: Configuration, target: MatmulT | Attention) -> Space:
+    """What differs from the default in one parameter at most."""
+    middle = target.effective(default)
+
+    def is_near(configuration: Configuration) -> bool:
+        other = target.effective(default | configuration)
+        return bool(sum(other[name] != middle[name] for name in middle) < 2)
+
+    return Space(space.parameters, [is_near])
+
+
+def _measure_anew(
+    target: MatmulT | Attention, result: TuningResult, rounds: int, clock: Clock
+) -> tuple[float, float, Estimate]:
+    """Seconds of a call of the default and of the best, which take turns, and their ratio."""
+    space = Space({name: [value] for name, value in result.best.items()})
+    landscape = record(target, space, rounds=rounds, default=result.default, seed=result.seed + 1, clock=clock)
+    before, after = (landscape.times[:, landscape.configurations.index(one)] for one in (result.default, result.best))
+    return float(np.median(before)), float(np.median(after)), ratio_interval(after, before)

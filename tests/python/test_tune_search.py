@@ -1,0 +1,204 @@
+"""Searching: targets that fail, are wrong, or are measured by strange clocks; arguments; progress."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from tuning_machine import Machine
+
+from transfuse import tune
+
+SPACE = tune.Space({"size": [1, 2, 4, 8, 16, 32]})
+
+
+def seconds(size):
+    return 0.01 * (1 + abs(math.log2(size) - 3))  # 8 is best, the default 1 the slowest but one
+
+
+def search(target=None, space=SPACE, **options):
+    target = target or Machine(seconds)
+    return tune.search(target, space, **{"seed": 1, "clock": getattr(target, "clock", clock())} | options)
+
+
+def clock():
+    ticks = itertools.count()
+    return lambda: next(ticks) * 1e-3
+
+
+@pytest.mark.parametrize("strategy", tune.STRATEGIES)
+def test_the_best_is_found(strategy):
+    result = search(strategy=strategy)
+    assert result.best == {"size": 8}
+    assert result.default == {"size": 1}
+    assert result.strategy == strategy
+    assert result.speedup.low < 4 < result.speedup.high * 1.1
+    assert result.probability > (0.9 if strategy in ("race", "grid", "exhaustive") else 0.4)
+    assert result.best_seconds == pytest.approx(0.01, rel=0.1)
+    assert result.break_even > 0
+    assert result.measurements == len(result.observations) == sum(c.measurements for c in result.candidates)
+    assert result.measurements == sum(i.measurements for i in result.history) + 0
+    assert result.evaluations == 6
+    assert result.stopped in ("decided", "cap")
+
+
+@pytest.mark.parametrize("strategy", tune.STRATEGIES)
+def test_a_failing_candidate_and_a_wrong_one_are_out(strategy):
+    machine = Machine(seconds)
+
+    def target(size):
+        if size == 8:
+            raise ValueError("no such size")
+        machine(size=size)
+        return np.full(3, 1.0 + (size == 4))
+
+    result = search(target, strategy=strategy, clock=machine.clock)
+    assert result.best == {"size": 16}
+    states = {c.configuration["size"]: (c.state, c.reason, c.measurements) for c in result.candidates}
+    assert states[8] == ("failed", "ValueError: no such size", 0)
+    assert states[4] == ("wrong", "its output is off by 1, more than 1.5e-08", 0)
+    assert search(target, strategy=strategy, clock=machine.clock, check=False).best in ({"size": 4}, {"size": 16})
+
+
+@pytest.mark.parametrize("strategy", tune.STRATEGIES)
+def test_a_candidate_that_fails_later_is_out(strategy):
+    machine, calls = Machine(seconds), itertools.count()
+
+    def target(size):
+        machine(size=size)
+        if size == 8 and next(calls) >= 4:
+            raise OSError("gone")
+        return None
+
+    result = search(target, strategy=strategy, clock=machine.clock)
+    assert result.best in ({"size": 4}, {"size": 16}, {"size": 8})
+    failed = next(c for c in result.candidates if c.configuration == {"size": 8})
+    assert failed.state == "measured" or failed.reason == "OSError: gone"
+    assert result.best != {"size": 8} or failed.state == "measured"
+
+
+@pytest.mark.parametrize("strategy", tune.STRATEGIES)
+def test_only_the_default_works(strategy):
+    machine = Machine(seconds)
+
+    def target(size):
+        if size != 2:
+            raise ValueError("no")
+        return machine(size=size)
+
+    result = search(target, strategy=strategy, default={"size": 2}, clock=machine.clock)
+    assert result.best == {"size": 2}
+    assert result.speedup.value == 1
+    assert math.isinf(result.break_even)
+
+
+@pytest.mark.parametrize("strategy", tune.STRATEGIES)
+def test_a_default_that_fails_is_an_error(strategy):
+    def target(size):
+        raise ZeroDivisionError("oh")
+
+    message = r"the default configuration {'size': 1} of .*target: ZeroDivisionError: oh"
+    with pytest.raises(tune.DefaultFailed, match=message):
+        search(target, strategy=strategy)
+
+
+def test_a_parameter_that_the_target_lacks_is_an_error():
+    with pytest.raises(tune.DefaultFailed, match="unexpected keyword argument 'size'"):
+        search(lambda: None)
+
+
+@pytest.mark.parametrize("strategy", tune.STRATEGIES)
+def test_one_candidate(strategy):
+    result = search(space=tune.Space({"size": [4]}), strategy=strategy)
+    assert result.best == result.default == {"size": 4}
+    assert result.stopped == "decided"
+
+
+@pytest.mark.parametrize("strategy", tune.STRATEGIES)
+def test_a_default_outside_of_the_space(strategy):
+    result = search(strategy=strategy, default={"size": 64})
+    assert result.default == {"size": 64}
+    assert result.best == {"size": 8}
+    result = search(space=tune.Space({"size": [64, 1]}), strategy=strategy, default={"size": 8})
+    assert result.best == {"size": 8}
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0])
+def test_invalid_times_take_a_candidate_out(bad):
+    machine = Machine(seconds, noise=0, outliers=0)
+
+    def target(size):
+        machine.now += bad if size == 8 else seconds(size)
+        return size
+
+    result = search(tune.Function(target, agree=lambda output, expected: None), clock=machine.clock, strategy="grid")
+    assert result.best != {"size": 8}
+    failed = next(c for c in result.candidates if c.configuration == {"size": 8})
+    assert "takes no time" in failed.reason
+
+
+@pytest.mark.parametrize("now", [1.0, math.nan, math.inf])
+def test_a_clock_that_stands_still_is_an_error(now):
+    with pytest.raises(tune.DefaultFailed, match="takes no time"):
+        search(lambda size: None, clock=lambda: now)
+
+
+@pytest.mark.parametrize("cache", ["warm", "cold"])
+def test_short_calls_are_repeated_unless_caches_are_cold(cache):
+    machine = Machine(lambda size: 1e-5, noise=0, outliers=0)
+    result = search(machine, strategy=tune.Grid(repeats=1), cache=cache)
+    assert result.best_seconds == pytest.approx(1e-5)
+    assert machine.calls == (6 * 2 if cache == "cold" else 6 * (3 + 200))
+
+
+def test_long_calls_are_made_as_seldom_as_possible():
+    machine = Machine(lambda size: 1.0, noise=0, outliers=0)
+    search(machine, strategy=tune.Grid(repeats=2))
+    assert machine.calls == 6 * 3
+
+
+def test_progress():
+    events = []
+    result = search(progress=events.append, max_measurements=200)
+    assert [events[0].phase, events[-1].phase] == ["checking", "done"]
+    assert {event.phase for event in events[1:-1]} == {"search", "validation"}
+    assert [event.measurements for event in events[1:-1]] == list(range(1, result.measurements + 1))
+    last = events[-1]
+    assert (last.best, last.failed, last.candidates, last.target) == ({"size": 8}, 0, 6, "Machine")
+    assert 0 < last.done < 1
+    assert math.isnan(events[0].best_seconds)
+    assert last.default_seconds == pytest.approx(0.04, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"strategy": "best"}, ValueError, "strategy: expected one of grid, .*, got 'best'"),
+        ({"confidence": 1}, ValueError, "confidence: expected a number between 0.5 and 1, got 1"),
+        ({"budget": 0}, ValueError, "budget: expected seconds above 0, got 0"),
+        ({"max_measurements": 0}, ValueError, "max_measurements: expected at least 1, got 0"),
+        ({"cache": "hot"}, ValueError, "cache: expected 'warm' or 'cold', got 'hot'"),
+        ({"space": None}, TypeError, "space: expected a Space for the callable Machine, got None"),
+        ({"space": {"size": [1]}}, TypeError, "space: expected a Space, got dict"),
+        ({"target": 3}, TypeError, "target: expected a target or a callable, got int"),
+    ],
+)
+def test_arguments(options, error, message):
+    with pytest.raises(error, match=message):
+        search(**options)
+
+
+@pytest.mark.parametrize("strategy", tune.STRATEGIES)
+def test_the_same_seed_gives_the_same_search(strategy):
+    runs = [search(strategy=strategy, seed=seed) for seed in (3, 3, 4)]
+    assert runs[0].observations == runs[1].observations
+    assert runs[0] == runs[1]
+    if strategy not in ("random", "genetic"):
+        assert [o.index for o in runs[0].observations] != [o.index for o in runs[2].observations]
+
+
+def test_operations_are_tuned():
+    result = tune.search(tune.MatmulT(20, 600, 20, threads=2), max_measurements=30, seed=0)
+    assert {c.state for c in result.candidates} <= {"measured", "unmeasured"}
+    assert result.best["threads"] in (1, 2)
+    assert result.description["operation"] == "matmul_t"

@@ -1,0 +1,121 @@
+"""The statistics of the search, against SciPy and by simulation."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from transfuse.tune import statistics
+
+
+def summary(x):
+    return x.mean(axis=-1), x.var(axis=-1, ddof=1), x.shape[-1]
+
+
+def test_welch_is_scipys(rng):
+    a, b = rng.normal(1, 2, (40, 5)), rng.normal(1.5, 0.3, (40, 9))
+    t, degrees = statistics.welch(*summary(a), summary(b))
+    expected = stats.ttest_ind(a, b, axis=1, equal_var=False)
+    np.testing.assert_allclose(t, expected.statistic)
+    np.testing.assert_allclose(degrees, expected.df)
+    np.testing.assert_allclose(statistics.two_sided_p(t, degrees), expected.pvalue)
+    less = stats.ttest_ind(a, b, axis=1, equal_var=False, alternative="greater").pvalue
+    np.testing.assert_allclose(statistics.probability_less(t, degrees), less)
+
+
+def test_welch_without_variance():
+    t, degrees = statistics.welch([1.0, 1.0, 2.0], 0.0, 3, (1.0, [0.0, 1.0, 0.0], 3))
+    np.testing.assert_array_equal(t, [0, 0, np.inf])
+    assert np.isfinite(degrees).all()
+    np.testing.assert_array_equal(statistics.probability_less(t, degrees), [0.5, 0.5, 0])
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_ratio_of_times_is_scipys(rng, paired):
+    a, b = np.exp(rng.normal(0.1, 0.05, 12)), np.exp(rng.normal(0, 0.02, 12))
+    ratio, probability = statistics.ratio_of_times(a, b, 0.9, paired=paired)
+    logs = np.log(a), np.log(b)
+    expected = stats.ttest_rel(*logs) if paired else stats.ttest_ind(*logs, equal_var=False)
+    interval = expected.confidence_interval(0.9)
+    np.testing.assert_allclose([ratio.low, ratio.high], np.exp([interval.low, interval.high]))
+    np.testing.assert_allclose(ratio.value, stats.gmean(a) / stats.gmean(b))
+    np.testing.assert_allclose(probability, 1 - expected.pvalue / 2)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_ratio_of_single_samples_is_unknown(paired):
+    ratio, probability = statistics.ratio_of_times([2.0], [1.0], 0.95, paired=paired)
+    assert (ratio.value, ratio.low, ratio.high, probability) == (2.0, 0.0, np.inf, 0.5)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_ratio_of_equal_times(paired):
+    ratio, probability = statistics.ratio_of_times([2.0, 2.0], [2.0, 2.0], 0.95, paired=paired)
+    assert (ratio.value, ratio.low, ratio.high, probability) == (1, 1, 1, 0.5)
+    ratio, probability = statistics.ratio_of_times([4.0, 4.0], [2.0, 2.0], 0.95, paired=paired)
+    assert probability == 1
+
+
+def test_interval_covers(rng):
+    logs = rng.normal(0, 0.1, (2, 2000, 6))
+    covered = 0
+    for a, b in zip(*np.exp(logs), strict=True):
+        ratio, _ = statistics.ratio_of_times(a, b, 0.95, paired=False)
+        covered += ratio.low <= 1 <= ratio.high
+    assert stats.binomtest(covered, 2000, 0.95).pvalue > 1e-3
+
+
+def test_locations_of_one_and_two_samples():
+    logs = np.array([[1.0, 1.0, 1.0], [np.nan, 1.02, 3.0]])
+    np.testing.assert_allclose(statistics.locations(logs, 0.02), [1.0, 1.01, 1 + 0.025])
+
+
+def test_locations_ignore_outliers(rng):
+    logs = rng.normal(0, 0.02, (9, 200))
+    clean = statistics.locations(logs, 0.02)
+    np.testing.assert_allclose(clean, logs.mean(axis=0), atol=0.01)
+    logs[rng.integers(9, size=200), np.arange(200)] += 2
+    assert np.abs(statistics.locations(logs, 0.02) - clean).max() < 0.03
+    assert np.abs(logs.mean(axis=0) - clean).min() > 0.1
+
+
+def test_locations_do_not_depend_on_the_order(rng):
+    logs = rng.normal(0, 0.02, (6, 20))
+    np.testing.assert_allclose(statistics.locations(logs, 0.02), statistics.locations(logs[::-1], 0.02))
+
+
+def test_clipped_mean():
+    assert statistics.clipped_mean([1.0, 1.02], 0.1) == pytest.approx(1.01)
+    assert statistics.clipped_mean([1.0, 1.0, 9.0], 0.1) == pytest.approx(1 + 0.25 / 3)
+    assert statistics.clipped_mean([1.0, 1.0, -9.0], 0.1) == pytest.approx(1 - 0.25 / 3)
+
+
+def test_pooled_scale_finds_the_standard_deviation(rng):
+    samples = rng.normal(5, 0.04, (3000, 2))
+    samples[rng.random(samples.shape) < 0.03] += 1
+    found = statistics.pooled_scale(np.diff(samples), prior=1.0, weight=0.0)
+    np.testing.assert_allclose(found, 0.04, rtol=0.1)
+
+
+def test_pooled_scale_begins_with_the_prior():
+    assert statistics.pooled_scale([], prior=0.03, weight=4) == 0.03
+    assert 0.015 < statistics.pooled_scale([0.0, 0.0], prior=0.03, weight=4) < 0.03
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.3])
+def test_normal_mixture_holds_at_all_counts(rng, alpha):
+    runs, longest = 3000, 1000
+    sums = rng.standard_normal((runs, longest)).cumsum(axis=1)
+    counts = np.arange(1, longest + 1)
+    bound = statistics.normal_mixture(counts, alpha, best_at=20)
+    crossed = int((np.abs(sums) / np.sqrt(counts) > bound).any(axis=1).sum())
+    assert stats.binomtest(crossed, runs, alpha, alternative="greater").pvalue > 1e-3
+    fixed = stats.norm.isf(alpha / 2)
+    peeked = (np.abs(sums) / np.sqrt(counts) > fixed).any(axis=1).mean()
+    assert peeked > 2 * alpha  # which is why the plain test would not do
+    assert bound.min() < fixed + 1.3
+
+
+def test_normal_mixture_is_tightest_where_asked():
+    counts = np.arange(1, 400)
+    bound = statistics.normal_mixture(counts, 0.05, best_at=40)
+    assert 30 <= counts[bound.argmin()] <= 50

@@ -1,0 +1,145 @@
+"""What can be tuned: operations, callables, and the comparison of their outputs."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_dtypes import bfloat16
+
+import transfuse
+from transfuse.tune import Attention, Function, MatmulT, Space
+from transfuse.tune.candidates import choose
+from transfuse.tune.function import difference
+from transfuse.tune.targets import IN_PLACE_QUERIES, MOST_KEYS, SPLIT_QUERIES, default_configuration
+
+CONSTANTS = Path(__file__).parents[2] / "src" / "core" / "constants.hpp"
+
+
+@pytest.mark.parametrize(
+    ("operation", "table"), [("matmul_t", "kMatmulTConstants"), ("attention", "kAttentionConstants")]
+)
+def test_defaults_are_those_of_the_constants_table(operation, table):
+    rows = CONSTANTS.read_text().split(f"{table}[] = {{")[1].split("\n};")[0]
+    found = re.findall(r"\{Isa::(\w+), DType::(\w+),.*?\{(\.block.*?)\}", rows)
+    assert len(found) == 6
+    for isa, dtype, blocks in found:
+        expected = {name: int(value) for name, value in re.findall(r"\.(\w+) = (\d+)", blocks)}
+        assert default_configuration(operation, isa, dtype) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("kMostKeys", MOST_KEYS), ("kSplitQueries", SPLIT_QUERIES), ("kInPlaceQueries", IN_PLACE_QUERIES)],
+)
+def test_limits_are_those_of_the_constants_table(name, value):
+    assert int(re.search(rf"{name} = (\d+);", CONSTANTS.read_text())[1]) == value
+
+
+TARGETS = [
+    MatmulT(60, 50, 70),
+    MatmulT(1, 64, 64, batch=3, dtype="float64", threads=1),
+    Attention(1, 4, 40, 16, causal=True),
+    Attention(2, 4, 1, 16, keys=300, kv_heads=2, dtype="bfloat16"),
+    Attention(1, 2, 10, 16, keys=30, causal=True, threads=3),
+]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_every_configuration_agrees(target):
+    candidates = choose(target.space(), target.default, target.effective)
+    expected = np.array(target.prepare(target.default)())
+    assert expected.any()
+    for configuration in candidates.configurations:
+        assert target.difference(target.prepare(configuration)(), expected) is None
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_configurations_that_count_as_the_same_give_the_same_bits(target):
+    representatives = {}
+    for point in target.space().configurations():
+        configuration = target.default | point
+        output = np.array(target.prepare(configuration)())
+        key = str(target.effective(configuration))
+        np.testing.assert_array_equal(output, representatives.setdefault(key, output))
+
+
+def test_wisdom_does_not_change_what_is_tuned(tuned):
+    target = MatmulT(70, 700, 70)
+    default = np.array(target.prepare(target.default)())
+    tuned.set_tuned("matmul_t", target.isa, "float32", (1, 70, 700, 70), {"block_k": 7})
+    np.testing.assert_array_equal(target.prepare({})(), default)
+    arrays = target._call.args
+    assert (transfuse.matmul_t(*arrays) != default).any()
+
+
+def test_inputs_are_read_only():
+    assert not any(array.flags.writeable for array in MatmulT(3, 4, 5)._call.args)
+
+
+def test_the_space_has_the_default_and_no_blocks_without_effect():
+    target = MatmulT(1000, 100, 1000, threads=6)
+    parameters = target.space().parameters
+    assert parameters["threads"] == (1, 2, 4, 6)
+    assert "block_k" not in parameters  # one block holds the whole depth
+    assert {name: target.default[name] for name in ("block_m", "block_n")}.items() <= {
+        "block_m": 256,
+        "block_n": target.default["block_n"],
+    }.items() or target.default["block_m"] in parameters["block_m"]
+    decode = Attention(1, 8, 1, 64, keys=2048, kv_heads=2).space().parameters
+    assert set(decode) == {"key_chunk", "threads"}
+    assert "key_chunk" not in Attention(1, 1, 500, 64).space().parameters
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MatmulT(0, 4, 4), "m: expected at least 1, got 0"),
+        (lambda: MatmulT(4, 4, 4, dtype="float16"), "dtype: expected one of float32, float64, got 'float16'"),
+        (lambda: MatmulT(4, 4, 4, threads=0), "threads: expected at least 1, got 0"),
+        (lambda: Attention(1, 3, 4, 4, kv_heads=2), "heads: expected a multiple of 2, got 3"),
+        (lambda: Attention(1, 4, 4, 4, dtype="int8"), "dtype: expected one of float32, .*got 'int8'"),
+    ],
+)
+def test_operations_refuse(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_defaults_of_a_callable():
+    space = Space({"b": [1, 2], "a": [3, 4]})
+    assert Function(lambda a, b: None).default_in(space) == {"b": 1, "a": 3}
+    assert Function(lambda a=4, b=2, c=7: None).default_in(space) == {"b": 2, "a": 4}
+    assert Function(lambda a=4, **more: None).default_in(space) == {"b": 1, "a": 3}
+    assert Function(lambda a, b: None, {"a": 9, "b": 9}).default_in(space) == {"a": 9, "b": 9}
+    assert Function(max).default_in(space) == {"b": 1, "a": 3}
+
+
+@pytest.mark.parametrize(
+    ("output", "expected", "message"),
+    [
+        (None, None, None),
+        (1.0, 1.0 + 1e-9, None),
+        (1.0, 1.1, "off by 0.1"),
+        (np.float32([1, 2]), np.float32([1, 2.0001]), None),
+        (np.float32([1, 2]), np.float32([1, 2.01]), "off by 0.01"),
+        (np.float64([1, 2]), np.float32([1, 2.0001]), None),
+        (np.ones(3, bfloat16), np.full(3, 1.05, np.float32), None),
+        (np.ones(3), np.ones(4), r"expected the shape \(4,\), got \(3,\)"),
+        (np.array([np.nan, 1]), np.array([np.nan, 1]), None),
+        (np.array([np.nan, 1]), np.array([1.0, 1]), "off by nan|not finite"),
+        (np.array([1.0, 1]), np.array([np.inf, 1]), "not finite"),
+        (np.array([-np.inf, 1]), np.array([np.inf, 1]), "not finite"),
+        ([1.0, np.ones(2)], (1.0, np.ones(2)), None),
+        ([1.0], (1.0, 2.0), "expected 2 outputs"),
+        (None, 1.0, "expected float, got nothing"),
+        (3, 3, None),
+        (3, 4, "its numbers are others"),
+        ("a", "b", "its numbers are others"),
+        (1j, 1j + 1e-12, None),
+        (np.zeros((0, 3)), np.zeros((0, 3)), None),
+    ],
+)
+def test_difference(output, expected, message):
+    found = difference(output, expected)
+    assert found is None if message is None else re.search(message, found)
