@@ -11,7 +11,7 @@ import transfuse
 from transfuse.tune import Attention, Function, MatmulT, Space
 from transfuse.tune.candidates import choose
 from transfuse.tune.function import difference
-from transfuse.tune.targets import IN_PLACE_QUERIES, MOST_KEYS, SPLIT_QUERIES, default_configuration
+from transfuse.tune.targets import IN_PLACE_QUERIES, IN_PLACE_SCORES, MOST_KEYS, SPLIT_QUERIES, default_configuration
 
 CONSTANTS = Path(__file__).parents[2] / "src" / "core" / "constants.hpp"
 
@@ -30,10 +30,24 @@ def test_defaults_are_those_of_the_constants_table(operation, table):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("kMostKeys", MOST_KEYS), ("kSplitQueries", SPLIT_QUERIES), ("kInPlaceQueries", IN_PLACE_QUERIES)],
+    [
+        ("kMostKeys", MOST_KEYS),
+        ("kSplitQueries", SPLIT_QUERIES),
+        ("kInPlaceQueries", IN_PLACE_QUERIES),
+        ("kInPlaceScores", IN_PLACE_SCORES),
+    ],
 )
 def test_limits_are_those_of_the_constants_table(name, value):
     assert int(re.search(rf"{name} = (\d+);", CONSTANTS.read_text())[1]) == value
+
+
+@pytest.mark.parametrize("heads", [1, 3, 16, 17])
+@pytest.mark.parametrize("keys", [50, 3000])
+def test_the_default_gives_the_bits_of_a_call_without_configuration(heads, keys):
+    target = Attention(1, heads, 1, 64, keys=keys, kv_heads=1, threads=1)
+    arrays = target._call.args
+    expected = transfuse.attention(*arrays, num_threads=1)
+    np.testing.assert_array_equal(target.prepare(target.default)(), expected)
 
 
 TARGETS = [

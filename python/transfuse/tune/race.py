@@ -53,7 +53,7 @@ class Race:
 
     tie: float = 0.01
     minimum_effect: float = 0.02
-    strict: bool = False
+    strict: bool = True
     batch: float = 1.5
     far: float = 3.0
     scouts: int = 8

@@ -19,7 +19,9 @@ MOST_KEYS = 1024
 SPLIT_QUERIES = 64
 """So many queries that share keys are the most whose keys are shared among threads, by key_chunk (kSplitQueries)."""
 IN_PLACE_QUERIES = 16
-"""So many are the most whose keys are read in place, without blocks (kInPlaceQueries)."""
+"""So many are the most whose keys are read in place (kInPlaceQueries)."""
+IN_PLACE_SCORES = 8192
+"""By default their blocks have so many scores (kInPlaceScores)."""
 
 
 class Target(Protocol):
@@ -226,6 +228,12 @@ class Attention(_Operation):
         """Queries that share keys: those of all heads of a group."""
         return int(self.case.queries * self.case.group)
 
+    @property
+    def default(self) -> Configuration:
+        """The constants table's blocks; larger ones for few queries."""
+        few = self._sharing <= IN_PLACE_QUERIES and self.case.depth <= 256
+        return super().default | ({"block_kv": min(MOST_KEYS, IN_PLACE_SCORES // self._sharing)} if few else {})
+
     def _options(self) -> dict[str, Any]:
         return {"causal": "lower_right"} if self.case.option else {}
 
@@ -233,7 +241,7 @@ class Attention(_Operation):
         keys = self.case.keys
         return {
             "block_q": self._sharing,
-            "block_kv": 1 if self._sharing <= IN_PLACE_QUERIES and self.case.depth <= 256 else min(MOST_KEYS, keys),
+            "block_kv": min(MOST_KEYS, keys),
             "key_chunk": keys if self._sharing <= SPLIT_QUERIES else 1,
         }
 
@@ -267,12 +275,12 @@ _CONSTANTS = {  # src/core/constants.hpp; a test compares
     "attention": (
         ("block_q", "block_kv", "key_chunk"),
         {
-            ("scalar", "float32"): (64, 256, 512),
-            ("scalar", "float64"): (64, 256, 512),
-            ("avx2", "float32"): (512, 256, 512),
-            ("avx2", "float64"): (512, 256, 512),
-            ("avx512", "float32"): (512, 256, 512),
-            ("avx512", "float64"): (512, 256, 512),
+            ("scalar", "float32"): (64, 256, 1024),
+            ("scalar", "float64"): (64, 256, 1024),
+            ("avx2", "float32"): (512, 256, 1024),
+            ("avx2", "float64"): (512, 256, 1024),
+            ("avx512", "float32"): (512, 256, 1024),
+            ("avx512", "float64"): (512, 256, 1024),
         },
     ),
 }
