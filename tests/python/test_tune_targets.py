@@ -101,7 +101,7 @@ def test_the_space_has_the_default_and_no_blocks_without_effect():
         "block_n": target.default["block_n"],
     }.items() or target.default["block_m"] in parameters["block_m"]
     decode = Attention(1, 8, 1, 64, keys=2048, kv_heads=2).space().parameters
-    assert set(decode) == {"key_chunk", "threads"}
+    assert set(decode) == {"block_kv", "key_chunk", "threads"}
     assert "key_chunk" not in Attention(1, 1, 500, 64).space().parameters
 
 
