@@ -231,7 +231,7 @@ class Attention(_Operation):
     @property
     def default(self) -> Configuration:
         """The constants table's blocks; larger ones for few queries."""
-        few = self._sharing <= IN_PLACE_QUERIES and self.case.depth <= 256
+        few = self._sharing <= IN_PLACE_QUERIES and self.case.depth <= 256 and self.isa != "scalar"
         return super().default | ({"block_kv": min(MOST_KEYS, IN_PLACE_SCORES // self._sharing)} if few else {})
 
     def _options(self) -> dict[str, Any]:
