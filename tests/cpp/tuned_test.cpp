@@ -262,16 +262,17 @@ TEST_F(TunedTest, IsUsedByAttention) {
       attention(q.view(), k.view(), v.view(), out.view(), std::nullopt, {.num_threads = threads, .config = config});
       return out.values();
     };
-    const AttentionConfig small{.block_q = 8, .block_kv = 24, .key_chunk = 48};
+    const AttentionConfig small{.block_q = 8, .block_kv = 24, .key_chunk = 48},
+        large{.block_kv = 256, .key_chunk = 512};
     const auto by_default = attend({}, 1);
-    const auto by_small = attend(small, 1);
+    const auto by_small = attend(small, 1), by_large = attend(large, 1);
     ASSERT_NE(by_default, by_small);
     const AttentionProblem problem{1, 4, 2, queries, 600, 32, 0};
     set_tuned(isa, DType::float32, problem, {.block_q = 32, .block_kv = 10, .key_chunk = 20}, 1);
     set_tuned(isa, DType::float32, problem, small, 3);
     for (const int threads : {0, 1, 2, 3, 8}) {
       EXPECT_EQ(attend({}, threads), by_small) << queries << " queries, " << threads << " threads";
-      EXPECT_EQ(attend({.block_kv = 256, .key_chunk = 512}, threads), by_default) << "an explicit value wins";
+      EXPECT_EQ(attend(large, threads), by_large) << "an explicit value wins";
     }
     clear_tuned();
     set_tuned(isa, DType::float64, problem, small);
