@@ -22,7 +22,7 @@ def run_python(program, *arguments, environment=None, check=True):
         env=variables,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     if check:
@@ -38,6 +38,6 @@ def run_module(*arguments, environment=None):
         env=variables,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
