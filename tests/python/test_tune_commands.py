@@ -502,7 +502,7 @@ def test_a_confirmed_result_is_kept(kept, monkeypatch):
     assert (seconds, default_seconds) == (result_of().best_seconds, result_of().default_seconds)
 
 
-@pytest.mark.parametrize("error", [OSError("read-only"), ValueError("wisdom is off"), ImportError("no wisdom")])
+@pytest.mark.parametrize("error", [OSError("read-only"), ValueError("wisdom is off")])
 def test_what_cannot_be_kept_is_no_failure(error, monkeypatch):
     def keep(found):
         raise error
@@ -522,12 +522,11 @@ def test_sizes_by_which_calls_look_up():
 
 
 def test_what_is_kept_can_be_read_again(tmp_path, monkeypatch):
-    wisdom = pytest.importorskip("transfuse.tune.wisdom")
     monkeypatch.setenv("TRANSFUSE_WISDOM", str(tmp_path / "wisdom.json"))
     target = tune.MatmulT(100, 200, 300, threads=2)
     best = target.default | {"block_m": 64, "threads": 1}
     assert str(keeping.keep([(target, best, 1e-3, 2e-3)])) == str(tmp_path / "wisdom.json")
-    (entry,) = wisdom.Wisdom.load()
+    (entry,) = tune.Wisdom.load()
     assert (entry.operation, entry.dtype, tuple(entry.sizes)) == ("matmul_t", "float32", (1, 100, 200, 300))
     assert (entry.threads, entry.parameters["block_m"]) == (1, 64)
     assert (entry.seconds, entry.default_seconds) == (1e-3, 2e-3)

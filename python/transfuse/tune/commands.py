@@ -230,7 +230,7 @@ def _keep(console: rich.console.Console, found: "Iterable[keeping.Found]") -> No
         return
     try:
         console.print(f"kept for later calls: {keeping.keep(found)}", soft_wrap=True)
-    except (ImportError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         console.print(f"not kept: {error}", soft_wrap=True)
 
 

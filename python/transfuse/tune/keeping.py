@@ -7,6 +7,7 @@ from pathlib import Path
 from transfuse.tune.result import TuningResult
 from transfuse.tune.space import Configuration
 from transfuse.tune.targets import Attention, MatmulT
+from transfuse.tune.wisdom import Wisdom
 
 Found = tuple[MatmulT | Attention, Configuration, float, float]
 """A target, its configuration, and the seconds of a call with it and with the default."""
@@ -30,8 +31,6 @@ def keep(found: Iterable[Found]) -> Path:
     ValueError
         Wisdom is switched off.
     """
-    from transfuse.tune.wisdom import Wisdom
-
     wisdom = Wisdom()
     for target, configuration, seconds, default_seconds in found:
         parameters = dict(configuration)

@@ -35,8 +35,6 @@ class Race:
         A difference of times that does not matter.
     minimum_effect : float
         What a winner must gain over the default.
-    strict : bool
-        The fresh samples must prove a gain of `minimum_effect`, not only show it and prove that there is one.
     batch : float
         Candidates that are screened at a time, in numbers of the model.
     far : float
@@ -53,7 +51,6 @@ class Race:
 
     tie: float = 0.01
     minimum_effect: float = 0.02
-    strict: bool = True
     batch: float = 1.5
     far: float = 3.0
     scouts: int = 8
@@ -154,7 +151,7 @@ class Race:
             gain = statistics.clipped_mean(gains, math.sqrt(2) * scale)
             width = float(self._quantile(loop, len(gains), 5)) * scale * math.sqrt(2 / len(gains))
             loop.report(leader, 2)
-            proven = gain > need and gain - width > (need if self.strict else 0)
+            proven = gain - width > need
             loop.validated = len(gains) >= self.least and (proven or gain + width < need)
             if loop.validated:
                 return proven
