@@ -1,17 +1,14 @@
 // Attention for some queries of the heads that share keys and values: blocks of keys, each met by every tile of queries
-// in turn, with an online softmax, so that no row of scores is ever whole in memory (Milakov & Gimelshein,
-// arXiv:1805.02867; Dao et al., arXiv:2205.14135).
+// in turn, with an online softmax, so that no row of scores is ever whole in memory (Dao et al., arXiv:2205.14135).
 #pragma once
 
 #include "core/constants.hpp"
 #include "kernels/attention_scores.hpp"
 #include "kernels/in_place.hpp"
 #include "kernels/matmul_t.hpp"
+#include "kernels/online_softmax.hpp"
 #include "kernels/pack.hpp"
 #include "kernels/prefetch.hpp"
-#include "kernels/table.hpp"
-#include "simd/math.hpp"
-#include "simd/reduce.hpp"
 
 namespace transfuse {
 namespace {  // see simd/scalar.hpp
@@ -21,14 +18,10 @@ template <class V, class S>
 class Attention {
  public:
   /// The piece's part of the keys; where that is all of them, the results too.
-  static void attend(const AttentionPiece& piece) {
-    Attention attention(piece);
-    attention.run();
-    if (piece.parts == 1) attention.finish();
-  }
+  static void attend(const AttentionPiece& piece) { Attention(piece).run(); }
 
   /// The results, from what attend() found of each part of the keys.
-  static void finish(const AttentionPiece& piece) { Attention(piece).finish(); }
+  static void finish(const AttentionPiece& piece) { Attention(piece).finish_parts(); }
 
  private:
   using T = typename V::T;
@@ -57,55 +50,80 @@ class Attention {
   const AttentionPiece& p;
   const Scores scores;
 
-  explicit Attention(const AttentionPiece& piece) : p(piece), scores(piece) {}
+  OnlineSoftmax<V> softmax;
+
+  explicit Attention(const AttentionPiece& piece) : p(piece), scores(piece), softmax(piece, scores.factor) {}
 
   static T* elements(std::byte* bytes) { return reinterpret_cast<T*>(bytes); }
   std::int64_t queries() const { return p.heads * p.rows; }
-  std::int64_t head_of(std::int64_t i) const { return i / p.rows; }
-  std::int64_t row_of(std::int64_t i) const { return i % p.rows; }
-
-  // What is known of a query, for each part of the keys: its largest score so far; the sum of its probabilities
-  // relative to that, lane by lane; and their sum with the values.
-  T& maximum(std::int64_t i, std::int64_t of_part) const { return elements(p.maxima + of_part * p.state_bytes)[i]; }
-  T* total(std::int64_t i, std::int64_t of_part) const {
-    return elements(p.totals + of_part * p.state_bytes) + i * width;
-  }
-  T* sums(std::int64_t i, std::int64_t of_part) const {
-    return elements(p.sums + of_part * p.state_bytes + i * p.sum_row);
-  }
-  std::int64_t part = 0;  // the one at hand
-  T& maximum(std::int64_t i) const { return maximum(i, part); }
-  T* total(std::int64_t i) const { return total(i, part); }
-  T* sums(std::int64_t i) const { return sums(i, part); }
-
-  void reset(std::int64_t i) const {
-    maximum(i) = minus_infinity;
-    V::store(total(i), V::zero());
-    for (std::int64_t d = 0; d < p.value_depth; d += width) V::store(sums(i) + d, V::zero());
-  }
+  std::int64_t head_of(std::int64_t i) const { return p.heads == 1 ? 0 : i / p.rows; }  // a division takes long
+  std::int64_t row_of(std::int64_t i) const { return p.heads == 1 ? i : i % p.rows; }
 
   void run() {
-    for (std::int64_t i = 0; i < queries(); ++i) reset(i);
     const KeyRange all = scores.seen(0, p.rows);
+    if (all.size() == 0) return each_tile([&](const Tile& t) { begin(t), end(t); });
+    // So that a tile is finished before the next one begins.
+    const bool one_block = p.parts == 1 && all.last <= all.first / p.block_kv * p.block_kv + p.block_kv;
+    const auto each = [&](KeyRange keys, auto&& attend) __attribute__((always_inline)) {
+      each_tile([&](const Tile& t) {
+        if (one_block) softmax.origin = t.first;
+        if (keys.first <= all.first) begin(t);
+        attend(t, both(keys, seen(t)));
+        if (keys.last == all.last) end(t);
+      });
+    };
     each_block(all, [&](KeyRange keys) {
       if (p.in_place) {
         const StoredRows k{p.k + keys.first * p.k_row, p.k_row};
         const StoredRows v{p.v + keys.first * p.v_row, p.v_row};
-        each_tile([&](const Tile& t) { attend_in_place<S>(t, keys, both(keys, seen(t)), k, v); });
+        each(keys, [&](const Tile& t, KeyRange range) { attend_in_place<S>(t, keys, range, k, v); });
       } else {
         look_ahead(keys, all);
         pack_keys(keys);
         const Panels values =
             p.pack_v ? pack_values(keys) : Panels{p.v + keys.first * p.v_row, tile_cols * size, p.v_row};
-        each_tile([&](const Tile& t) { attend_packed(t, keys, both(keys, seen(t)), values); });
+        each(keys, [&](const Tile& t, KeyRange range) {
+          attend_packed(t, keys, range, values, range.first == seen(t).first);
+        });
       }
     });
+    if (p.parts == 1) attend_spoilt();
   }
 
-  void finish() {
+  void begin(const Tile& t) const {
+    // Packed values that are the first ones overwrite the sums.
+    const bool overwritten = !p.in_place && seen(t).size() > 0;
+    for (std::int64_t i = t.first; i < t.first + t.rows; ++i) {
+      softmax.reset(i);
+      if (!overwritten) softmax.clear_sums(i);
+    }
+  }
+
+  /// The tile has met its last keys.
+  void end(const Tile& t) const {
+    if (p.parts > 1) return;
+    for (std::int64_t i = t.first; i < t.first + t.rows; ++i) finish(i);
+  }
+
+  void finish_parts() {
     for (std::int64_t i = 0; i < queries(); ++i) {
-      merge(i);
-      if (write(i) || !hides_keys(row_of(i))) continue;
+      softmax.merge(i);
+      finish(i);
+    }
+    attend_spoilt();
+  }
+
+  /// Writes the result of a query, and marks it by a maximum of NaN if something that it does not see may have spoilt
+  /// it.
+  void finish(std::int64_t i) const {
+    write(i);
+    if (is_spoilt(i)) softmax.maximum(i) = __builtin_nan("");
+  }
+
+  void attend_spoilt() {
+    for (std::int64_t i = 0; i < queries(); ++i) {
+      if (softmax.maximum(i) == softmax.maximum(i)) continue;
+      softmax.origin = i;
       attend_again(i);
       write(i);
     }
@@ -190,8 +208,9 @@ class Attention {
     return {p.packed_v, tile_cols * keys.size() * size, tile_cols * size};
   }
 
-  /// The queries of a tile meet the keys of `range`, some of the packed ones, `keys`, with their values.
-  void attend_packed(const Tile& t, KeyRange keys, KeyRange range, const Panels& values) {
+  /// The queries of a tile meet the keys of `range`, some of the packed ones, `keys`, with their values; the tile's
+  /// first ones, where `first`.
+  void attend_packed(const Tile& t, KeyRange keys, KeyRange range, const Panels& values, bool first) {
     attend_tile(
         t, keys, range, [&](KeyRange cols) { multiply_keys(t, keys, cols); },
         [&](KeyRange run, const T* weights) {
@@ -202,10 +221,10 @@ class Attention {
                     .cols = p.value_depth,
                     .depth = run.size(),
                     .run_length = kRunLength,
-                    .out = reinterpret_cast<std::byte*>(sums(t.first)),
+                    .out = reinterpret_cast<std::byte*>(softmax.sums(t.first)),
                     .out_row = p.sum_row,
                     .out_col = size,
-                    .accumulate = true});
+                    .accumulate = !first || run.first > range.first});
         });
   }
 
@@ -223,8 +242,8 @@ class Attention {
           Products::score(elements(p.queries), t.rows, p.depth, from(k, cols.first), cols.size(), elements(p.scores));
         },
         [&](KeyRange run, const T* weights) {
-          Products::add_values(weights, t.rows, from(v, run.first), run.first, run.size(), p.value_depth, sums(t.first),
-                               p.sum_row / size);
+          Products::add_values(weights, t.rows, from(v, run.first), run.first, run.size(), p.value_depth,
+                               softmax.sums(t.first), p.sum_row / size);
         });
   }
 
@@ -244,11 +263,11 @@ class Attention {
       scores.transform(head_of(i), row_of(i), cols, row(r));
       // Keys before `range` that share its first panel: those of the part before, where a query is computed again.
       for (std::int64_t j = 0; j < range.first - cols.first; ++j) row(r)[j] = minus_infinity;
-      here[r] = largest(cols.size(), row(r));
+      here[r] = OnlineSoftmax<V>::largest(cols.size(), row(r));
     }
-    for (std::int64_t r = 0; r < t.rows; ++r) raise(t.first + r, here[r]);
+    for (std::int64_t r = 0; r < t.rows; ++r) softmax.raise(t.first + r, here[r]);
     for (std::int64_t r = 0; r < t.rows; ++r) {
-      weigh(t.first + r, cols.size(), row(r));
+      softmax.weigh(t.first + r, cols.size(), row(r));
       if (p.v_scales != nullptr) Scores::dequantise(p.v_scales + cols.first, cols.size(), row(r));
     }
     // In runs of keys that begin at the same ones for every tile, so that all sum in the same order.
@@ -306,14 +325,18 @@ class Attention {
   void copy_queries(const Tile& t, std::int64_t first, std::int64_t count) const {
     visit_query_type([&](auto type) {
       using Query = Stored<V, decltype(type)>;
+      const std::int64_t col = p.q_col;
       for (std::int64_t r = 0; r < t.rows; ++r) {
         const std::int64_t i = t.first + r;
-        const std::byte* const from = p.q + head_of(i) * p.q_head + row_of(i) * p.q_row + first * p.q_col;
+        const std::byte* const from = p.q + head_of(i) * p.q_head + row_of(i) * p.q_row + first * col;
         T* const to = elements(p.queries + r * score_row);
-        for (std::int64_t d = 0; d < count; d += width) {
-          const int left = smaller(count - d, V::width);
-          V::store(to + d, p.q_col == Query::size ? Query::load_first(from + d * p.q_col, left)
-                                                  : Query::gather(from + d * p.q_col, p.q_col, left));
+        std::int64_t d = 0;
+        if (col == Query::size) {
+          for (; d + width <= count; d += width) V::store(to + d, Query::load(from + d * Query::size));
+          if (d < count) V::store(to + d, Query::load_partial(from + d * Query::size, smaller(count - d, V::width)));
+        } else {
+          for (; d < count; d += width)
+            V::store(to + d, Query::gather(from + d * col, col, smaller(count - d, V::width)));
         }
       }
     });
@@ -333,84 +356,7 @@ class Attention {
     }
   }
 
-  /// The largest of a row of scores; NaN is passed over.
-  static T largest(std::int64_t count, const T* s) {
-    Reg even = V::fill(minus_infinity);  // two chains, because a maximum takes longer than a load
-    Reg odd = even;
-    std::int64_t j = 0;
-    for (; j + 2 * width <= count; j += 2 * width) {
-      even = V::max(V::load(s + j), even);
-      odd = V::max(V::load(s + j + width), odd);
-    }
-    for (; j < count; j += width) even = V::max(V::load(s + j), even);
-    return reduce_max<V>(V::max(even, odd));
-  }
-
-  /// `here` is the largest of some more scores of query i. Probabilities are relative to the largest so far, or to one
-  /// a little smaller: only when it grows by more than kSlack does what was summed shrink.
-  void raise(std::int64_t i, T here) const {
-    const T growth = (here - maximum(i)) * scores.factor;
-    if (!(growth > kSlack)) return;
-    if (maximum(i) != minus_infinity) {
-      const Reg shrink = exp2_below<V>(V::fill(-growth));
-      V::store(total(i), V::mul(V::load(total(i)), shrink));
-      for (std::int64_t d = 0; d < p.value_depth; d += width)
-        V::store(sums(i) + d, V::mul(V::load(sums(i) + d), shrink));
-    }
-    maximum(i) = here;
-  }
-
-  /// Turns `count` scores of query i into probabilities relative to its maximum.
-  void weigh(std::int64_t i, std::int64_t count, T* s) const {
-    const T top = maximum(i) == minus_infinity ? 0 : maximum(i);
-    const T exponent = top * scores.factor;
-    const Reg slope = V::fill(scores.factor);
-    if (exponent < kNear && exponent > -kNear) {
-      const Reg shift = V::fill(-exponent);
-      exponentiate(i, count, s, [&](Reg x) __attribute__((always_inline)) { return V::fma(x, slope, shift); });
-    } else {
-      const Reg shift = V::fill(top);
-      exponentiate(i, count, s, [&](Reg x) __attribute__((always_inline)) { return V::mul(V::sub(x, shift), slope); });
-    }
-  }
-
-  // Probabilities stay below 2^kSlack.
-  static constexpr T kSlack = 4;
-
-  // Up to here the rounding of the largest exponent is far below 1; beyond, scores are subtracted first.
-  static constexpr T kNear = 65536;
-
-  /// s = 2^exponent(s), and adds that to the query's total.
-  template <class Exponent>
-  void exponentiate(std::int64_t i, std::int64_t count, T* s, Exponent&& exponent) const {
-    Reg sum = V::zero();  // of this block only: few terms meet a sum much larger than they are
-    for (std::int64_t j = 0; j < count; j += width) {
-      const Reg probability = exp2_below<V>(exponent(V::load(s + j)));
-      V::store(s + j, probability);
-      sum = V::add(sum, probability);
-    }
-    V::store(total(i), V::add(V::load(total(i)), sum));
-  }
-
   // Results.
-
-  /// Adds what the parts after the first know of query i to what that knows.
-  void merge(std::int64_t i) const {
-    if (p.parts == 1) return;
-    T top = minus_infinity;
-    for (std::int64_t one = 0; one < p.parts; ++one) top = maximum(i, one) > top ? maximum(i, one) : top;
-    for (std::int64_t one = 0; one < p.parts; ++one) {
-      const T growth = maximum(i, one) == top ? 0 : (top - maximum(i, one)) * scores.factor;
-      const Reg share = exp2_below<V>(V::fill(-growth));
-      const auto add = [&](T* sum, const T* more) {
-        const Reg start = one == 0 ? V::zero() : V::load(sum);
-        V::store(sum, V::add(start, V::mul(V::load(more), share)));
-      };
-      add(total(i), total(i, one));
-      for (std::int64_t d = 0; d < p.value_depth; d += width) add(sums(i) + d, sums(i, one) + d);
-    }
-    maximum(i) = top;
-  }
 
   /// Whether some key that this query does not see may have been among those that its tile met.
   bool hides_keys(std::int64_t row) const {
@@ -418,12 +364,12 @@ class Attention {
            scores.seen(row, 1).size() != scores.seen(0, p.rows).size();
   }
 
-  /// Writes the result of a query. Returns false if something that the query does not see may have spoilt it.
-  bool write(std::int64_t i) const {
+  /// Writes the result of a query.
+  void write(std::int64_t i) const {
     const std::int64_t head = head_of(i);
     const std::int64_t row = row_of(i);
-    double sum = static_cast<double>(reduce_add<V>(V::load(total(i))));
-    double shift = static_cast<double>(maximum(i)) * scores.scale;  // sum counts in units of e^shift
+    double sum = static_cast<double>(reduce_add<V>(V::load(softmax.total(i))));
+    double shift = static_cast<double>(softmax.maximum(i)) * scores.scale;  // sum counts in units of e^shift
     double weight = 1;
     if (p.sinks != nullptr && p.sinks[head] != -__builtin_huge_val()) {
       const double sink = p.sinks[head];
@@ -438,22 +384,37 @@ class Attention {
       store_element<T>(p.lse + head * p.lse_head + row * p.lse_row, empty ? minus_infinity : lse);
     }
     const Reg share = V::fill(empty ? 0 : static_cast<T>(weight / sum));
+    const T* const from = softmax.sums(i);
     std::byte* const out = p.out + head * p.out_head + row * p.out_row;
-    Reg probe = V::zero();
+    const std::int64_t depth = p.value_depth;
+    const std::int64_t col = p.out_col;
     visit_query_type([&](auto type) {
       using Result = Stored<V, decltype(type)>;
-      for (std::int64_t d = 0; d < p.value_depth; d += width) {
-        const int count = smaller(p.value_depth - d, V::width);
-        const Reg value = V::mul(V::load_partial(sums(i) + d, count), share);
-        probe = V::fma(value, V::zero(), probe);  // NaN from the first value on that is not finite
-        if (p.out_col == Result::size)
-          Result::store_partial(out + d * p.out_col, value, count);
-        else
-          Result::scatter(out + d * p.out_col, p.out_col, value, count);
+      std::int64_t d = 0;
+      if (col == Result::size) {
+        for (; d + width <= depth; d += width) Result::store(out + d * Result::size, V::mul(V::load(from + d), share));
+        if (d < depth)
+          Result::store_partial(out + d * Result::size, V::mul(V::load(from + d), share), smaller(depth - d, V::width));
+      } else {
+        for (; d < depth; d += width)
+          Result::scatter(out + d * col, col, V::mul(V::load(from + d), share), smaller(depth - d, V::width));
       }
     });
+  }
+
+  /// Whether something that query i does not see may have spoilt its sums: they are not finite, but the total of its
+  /// probabilities, which only knows of what it sees, is a number.
+  bool is_spoilt(std::int64_t i) const {
+    if (!hides_keys(row_of(i))) return false;
+    const T sum = reduce_add<V>(V::load(softmax.total(i)));
+    const T* const from = softmax.sums(i);
+    Reg probe = V::zero();  // NaN from the first value on that is not finite
+    for (std::int64_t d = 0; d < p.value_depth; d += width) {
+      const Reg value = V::load_partial(from + d, smaller(p.value_depth - d, V::width));
+      probe = V::fma(value, V::zero(), probe);
+    }
     const T finite = reduce_add<V>(probe);
-    return finite == finite || sum != sum;  // NaN in the sum is that of a key that the query sees
+    return finite != finite && sum == sum;
   }
 
   /// A query again, with zeros for the keys and values that it does not see: where those are NaN or infinite, a
@@ -461,14 +422,15 @@ class Attention {
   void attend_again(std::int64_t i) {
     for (Ahead& one : ahead) one = {};
     const KeyRange all = scores.seen(row_of(i), 1);
-    for (part = 0; part < p.parts; ++part) {
-      reset(i);
-      const std::int64_t first = (p.first_part + part) * p.part_keys;
+    for (softmax.part = 0; softmax.part < p.parts; ++softmax.part) {
+      softmax.reset(i);
+      softmax.clear_sums(i);
+      const std::int64_t first = (p.first_part + softmax.part) * p.part_keys;
       const KeyRange range = both(all, {first, first + p.part_keys});
       each_block(range, [&](KeyRange keys) { attend_visible(i, keys, range); });
     }
-    part = 0;
-    merge(i);
+    softmax.part = 0;
+    softmax.merge(i);
   }
 
   void attend_visible(std::int64_t i, KeyRange keys, KeyRange range) {
@@ -498,7 +460,7 @@ class Attention {
       for (std::int64_t d = 0; d < p.value_depth; ++d)
         value[d / tile_cols * tile_cols * keys.size() + d % tile_cols] = 0;
     }
-    attend_packed(tile, keys, both(keys, range), values);
+    attend_packed(tile, keys, both(keys, range), values, false);
   }
 
   static void copy_row(const std::byte* from, std::int64_t count, bool visible, T* to) {

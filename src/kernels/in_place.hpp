@@ -37,6 +37,8 @@ struct InPlace {
   static constexpr bool many = kIsa == Isa::avx512;  // registers: 32, not 16
   static constexpr int most_rows = many ? 4 : 2;     // of a tile
   static constexpr int tile_keys = 4;
+  static constexpr std::int64_t line = 64;
+  static constexpr std::int64_t line_vectors = line > V::width* Store::size ? line / (V::width * Store::size) : 1;
   static constexpr std::int64_t streamed_rows = Store::same ? kStreamedQueries : kStreamedConverted;
 
   /// scores[r, j] = q[r] · k[j], with the same bits however many rows there are. Rows of q and of scores are kScoreRow
@@ -199,7 +201,7 @@ struct InPlace {
         });
         unroll<tile_keys>([&](auto c) __attribute__((always_inline)) {
           const std::byte* const p = at[decltype(c)::value] + d * Store::size;
-          prefetch_far(p + kTiledAhead);
+          if (d / V::width % line_vectors == 0) prefetch_far(p + kTiledAhead);
           const Reg y = load(p);
           unroll<Rows>([&](auto r) __attribute__((always_inline)) {
             Reg& s = sum[decltype(r)::value][decltype(c)::value];
@@ -239,7 +241,7 @@ struct InPlace {
         });
         unroll<Vecs>([&](auto c) __attribute__((always_inline)) {
           const std::byte* const at = p + decltype(c)::value * V::width * Store::size;
-          if constexpr (Ahead != 0) prefetch_far(at + kTiledAhead);
+          if constexpr (Ahead != 0 && decltype(c)::value % line_vectors == 0) prefetch_far(at + kTiledAhead);
           const Reg y = once(load(at));
           unroll<Rows>([&](auto r) __attribute__((always_inline)) {
             Reg& s = sum[decltype(r)::value][decltype(c)::value];

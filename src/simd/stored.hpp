@@ -49,6 +49,13 @@ struct Stored {
     for (int i = 0; i < count; ++i) store_element<S>(p + i * stride, narrow<S>(lanes[i]));
   }
 
+  static void store(void* p, Reg v) {
+    if constexpr (same)
+      V::store(p, v);
+    else
+      store_partial(p, v, V::width);
+  }
+
   static void store_partial(void* p, Reg v, int count) {
     if constexpr (same) {
       V::store_partial(p, v, count);
