@@ -4,6 +4,7 @@
 #include <span>
 
 #include "bindings/dlpack.hpp"
+#include "bindings/results.hpp"
 #include "core/arithmetic.hpp"
 #include "transfuse/error.hpp"
 
@@ -245,7 +246,13 @@ TensorView output_view(PyObject* object, const char* argument, Elements elements
 
 Object new_array(const Shape& shape, DType dtype) {
   npy_intp dims[kMaxRank];
-  for (int i = 0; i < shape.rank; ++i) dims[i] = shape.dims[i];
+  std::int64_t bytes = item_size(dtype);
+  for (int i = 0; i < shape.rank; ++i) {
+    dims[i] = shape.dims[i];
+    bytes = saturating_multiply(bytes, shape.dims[i]);
+  }
+  std::optional<ResultMemory> memory;
+  if (bytes >= kLargeResult) memory.emplace();
   return Object::checked(PyArray_SimpleNewFromDescr(shape.rank, dims, new_descriptor(dtype)));
 }
 

@@ -8,6 +8,7 @@
 #include "bindings/kv_cache.hpp"
 #include "bindings/operations.hpp"
 #include "bindings/probes.hpp"
+#include "bindings/results.hpp"
 #include "bindings/wisdom.hpp"
 #include "transfuse/cpu.hpp"
 #include "transfuse/error.hpp"
@@ -89,6 +90,7 @@ void define_machine(py::module_& m) {
     return py::make_tuple(threads.count, threads.source);
   });
   m.def("openmp_library", &openmp_library);
+  m.def("kept_result_bytes", &kept_result_bytes);
 }
 
 }  // namespace
