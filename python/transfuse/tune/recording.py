@@ -31,7 +31,7 @@ def record(
     progress: Progress | None = None,
     clock: Clock = time.perf_counter,
 ) -> Landscape:
-    """Measure every configuration of a space, in rounds of random order.
+    """Measure every configuration of a space, in rounds of random order, each between two measurements of the default.
 
     Parameters
     ----------

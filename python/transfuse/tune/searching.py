@@ -119,9 +119,8 @@ def search(
         kept = seed_of(journal) if journal is not None else None
         seed = secrets.randbelow(2**32) if kept is None else kept
     candidates = choose(space, default, target.effective)
-    source: Source = TargetSource(
-        target, candidates.configurations, candidates.default, cache=cache, clock=clock, check=check
-    )
+    timed = TargetSource(target, candidates.configurations, candidates.default, cache=cache, clock=clock, check=check)
+    source: Source = timed
     described = {
         "target": target.name,
         "description": target.describe(),
@@ -133,7 +132,7 @@ def search(
         if journal is not None:
             header = described | {"strategy": repr(strategy), "confidence": confidence, "check": check}
             header |= {"configurations": candidates.configurations, "machine": _machine()}
-            source = stack.enter_context(contextlib.closing(Journal(journal, header, source)))
+            source = stack.enter_context(contextlib.closing(Journal(journal, header, timed)))
         loop = Loop(
             candidates,
             source,

@@ -15,7 +15,7 @@ from transfuse.tune.candidates import choose
 from transfuse.tune.loop import Progress
 from transfuse.tune.recording import record
 from transfuse.tune.result import TuningResult
-from transfuse.tune.sampling import SAMPLE_SECONDS, Clock
+from transfuse.tune.sampling import BLOCK_SECONDS, SHORT_CALL, Clock
 from transfuse.tune.searching import as_target, search
 from transfuse.tune.space import Configuration, Space
 from transfuse.tune.targets import Attention, MatmulT
@@ -201,8 +201,8 @@ def _seconds_of_call(target: MatmulT | Attention, configuration: Configuration, 
 
 
 def _cost(seconds: float) -> float:
-    """Seconds of a measurement, with the untimed call before it."""
-    return 2 * max(seconds, SAMPLE_SECONDS)
+    """Seconds of a measurement and that of the default, with the untimed calls before them."""
+    return 2 * (max(seconds, BLOCK_SECONDS) + (seconds if seconds < SHORT_CALL else 0))
 
 
 def _near(space: Space, default: Configuration, target: MatmulT | Attention) -> Space:
