@@ -57,6 +57,11 @@ class Journal:
         """Seconds since the search began, in this process and those before."""
         return self._elapsed if self._left else self._offset + self._source.elapsed()
 
+    @property
+    def reference(self) -> float | None:
+        """That of the measurements that are written down."""
+        return self._source.reference
+
     def times(self, indices: Sequence[int]) -> Iterator[float]:
         """Of a call of each of these candidates, as written down or measured now; NaN for one that is out."""
         measured: Iterator[float] | None = None

@@ -9,6 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfuse import _core
+from transfuse.tune.constants import (
+    ATTEMPTS,
+    BLOCK_SECONDS,
+    FLUSHED_CACHES,
+    GROUP_SECONDS,
+    MOST_CALLS,
+    REFERENCE_BLOCKS,
+    REFERENCE_SECONDS,
+    SAME_SPEED,
+    SHORT_CALL,
+    UNKNOWN_CACHE,
+)
 from transfuse.tune.result import State
 from transfuse.tune.space import Configuration
 from transfuse.tune.targets import Target
@@ -16,29 +28,16 @@ from transfuse.tune.targets import Target
 Cache = Literal["warm", "cold"]
 Clock = Callable[[], float]
 
-BLOCK_SECONDS = 0.005
-"""The default's calls are repeated until a block of them takes about so long."""
-GROUP_SECONDS = 50e-6
-"""Shorter calls are timed in groups that take about so long, so that reading the clock does not count."""
-MOST_CALLS = 10_000
-"""In a group, at most."""
-SHORT_CALL = 0.01
-"""Seconds up to which a call needs an untimed one before it: another number of threads costs tens of microseconds."""
-REFERENCE_BLOCKS, REFERENCE_SECONDS = 5, 0.1
-"""The reference is the median of so many blocks of the default; of fewer, where they take longer than that."""
-SAME_SPEED = 1.2
-"""Two measurements of the default that differ by a larger factor are not averaged: one of them was disturbed."""
-FLUSHED_CACHES = 2
-"""A cold measurement writes so many times the largest cache before."""
-UNKNOWN_CACHE = 32 << 20
-ATTEMPTS = 3
-"""Measurements that may come out zero, negative or not finite, one after another."""
-
 
 class Source(Protocol):
     """Where the seconds of a candidate come from: a target, or a recorded landscape."""
 
     failures: dict[int, tuple[State, str]]
+
+    @property
+    def reference(self) -> float | None:
+        """Seconds of the default, to which all times are relative; None before the first measurement."""
+        ...
 
     def elapsed(self) -> float:
         """Seconds since the search began."""
