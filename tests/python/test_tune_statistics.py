@@ -77,12 +77,6 @@ def test_locations_do_not_depend_on_the_order(rng):
     np.testing.assert_allclose(statistics.locations(logs, 0.02), statistics.locations(logs[::-1], 0.02))
 
 
-def test_clipped_mean():
-    assert statistics.clipped_mean([1.0, 1.02], 0.1) == pytest.approx(1.01)
-    assert statistics.clipped_mean([1.0, 1.0, 9.0], 0.1) == pytest.approx(1 + 0.25 / 3)
-    assert statistics.clipped_mean([1.0, 1.0, -9.0], 0.1) == pytest.approx(1 - 0.25 / 3)
-
-
 def test_pooled_scale_finds_the_standard_deviation(rng):
     samples = rng.normal(5, 0.04, (3000, 2))
     samples[rng.random(samples.shape) < 0.03] += 1

@@ -123,7 +123,7 @@ def test_race_proves_its_winner_on_fresh_samples():
     result = tune.replay(landscape(), "race", seed=1)
     fresh = [observation.index for observation in result.observations if observation.phase == "validation"]
     assert result.validated
-    assert len(fresh) >= tune.Race().least
+    assert len(fresh) >= 8  # fewer signs prove nothing
     assert len(set(fresh)) == 1
     assert [i.phase for i in result.history] == sorted(i.phase for i in result.history)
     assert result.speedup.low > 1

@@ -35,7 +35,7 @@ MODEL_ROUNDS = 5
 MODEL_RIDGE = 0.1
 """Measurements of its mean that each value of a parameter starts with: a value that was never measured is average."""
 
-RACE_TIGHTEST, PROOF_TIGHTEST = 8, 5
+RACE_TIGHTEST, PROOF_TIGHTEST = 8, 16
 """Samples at which the bounds of a race and of its proof are tightest: when close candidates leave, and proofs end."""
 
 SEARCH_SHARE = 0.8

@@ -26,8 +26,8 @@ class Race:
     all survivors once, in random order. A candidate leaves when it cannot be better than the leader by `tie`, or than
     the default by `minimum_effect`; its bound holds at all rounds at once
     (:func:`~transfuse.tune.statistics.normal_mixture`), so one may look after each. Survivors at the end are ties.
-    Last, the leader is measured anew, and wins only if these fresh samples prove it to be faster than the default, by
-    `minimum_effect` or more.
+    Last, the leader is measured anew, and wins only if a sign test of these fresh samples proves its median to be less
+    than the default's, and most of them gain `minimum_effect` or more.
 
     All measurements are relative to the default, so its own time is known and need not be measured again. The variance
     is pooled over all candidates: so a candidate that is far slower leaves after a single sample.
@@ -46,10 +46,12 @@ class Race:
         The fastest of the screening, measured first to learn the noise.
     mistake : float
         The probability that a bound by which a candidate leaves is exceeded at any time.
+    tail : float
+        The tails of timings are heavy: the bound for n samples is wider by tail / n² times itself.
     rounds : int
         At most.
-    least, proofs : int
-        Fresh samples at least and at most.
+    proofs : int
+        Fresh samples at most.
     reserve : float
         The share of the budget for fresh samples.
     """
@@ -60,8 +62,8 @@ class Race:
     far: float = 3.5
     scouts: int = 8
     mistake: float = 0.02
+    tail: float = 4.0
     rounds: int = 60
-    least: int = 5
     proofs: int = 150
     reserve: float = 0.2
     name: ClassVar[str] = "race"
@@ -77,7 +79,7 @@ class Race:
         loop.reserve, loop.leader = 0.0, loop.best
         if loop.leader == loop.default:
             loop.validated = in_time
-        elif not self._prove(loop, loop.leader, table.scale()):
+        elif not self._prove(loop, loop.leader):
             loop.best = loop.default
         if not in_time:
             raise BudgetSpent
@@ -133,10 +135,14 @@ class Race:
     def _width(self, counts: NDArray[Any], scale: float) -> NDArray[np.float64]:
         """By how much means of so many samples are not off, on one side."""
         bound = statistics.normal_mixture(counts, 2 * self.mistake, best_at=RACE_TIGHTEST)
-        return np.asarray(bound * scale / np.sqrt(counts), float)
+        return np.asarray(bound * scale * (1 + self.tail / counts**2) / np.sqrt(counts), float)
 
-    def _prove(self, loop: Loop, leader: int, scale: float) -> bool:
-        """Whether fresh samples show that the leader gains something, and on average enough."""
+    def _prove(self, loop: Loop, leader: int) -> bool:
+        """Whether fresh samples show that the leader gains something, and more than half of them enough.
+
+        This is a sign test: nothing is assumed of the noise, whose tails are heavy on both sides; its median counts. A
+        sign has a standard deviation of 1/2 at most, so the bound holds for any number of samples.
+        """
         loop.phase = "validation"
         gains: list[float] = []
         need = math.log1p(self.minimum_effect)
@@ -148,13 +154,13 @@ class Race:
                 raise
             if not math.isfinite(best):  # the leader has failed
                 return False
-            gains.append(_default(loop) - best)
-            gain = statistics.clipped_mean(gains, scale)
+            gains.append(_default(loop) - float(best))
+            faster, enough = (sum(gain > least for gain in gains) - len(gains) / 2 for least in (0.0, need))
             bound = statistics.normal_mixture(len(gains), 2 * (1 - loop.confidence), best_at=PROOF_TIGHTEST)
-            width = float(bound) * scale / math.sqrt(len(gains))
+            margin = float(bound) * math.sqrt(len(gains)) / 2
             loop.report(leader, 2)
-            proven = gain > max(width, need)
-            loop.validated = len(gains) >= self.least and (proven or gain + width < need)
+            proven = faster > margin and enough > 0
+            loop.validated = proven or -enough > margin
             if loop.validated:
                 return proven
         return False

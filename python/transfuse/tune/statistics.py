@@ -110,13 +110,6 @@ def locations(logs: Array, scale: float) -> Array:
     return np.asarray(centres[0] + np.nansum(residuals, axis=0) / counts, float)
 
 
-def clipped_mean(values: ArrayLike, scale: float) -> float:
-    """A robust mean of values with outliers on either side: those far from the median count as CLIP scales away."""
-    x = np.asarray(values, float)
-    centre = np.median(x)
-    return float(centre + np.clip(x - centre, -CLIP * scale, CLIP * scale).mean())
-
-
 def pooled_scale(differences: ArrayLike, *, prior: float, weight: float) -> float:
     """The standard deviation of a sample, from differences between samples of the same candidate.
 
