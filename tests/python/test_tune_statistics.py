@@ -60,7 +60,7 @@ def test_interval_covers(rng):
 
 def test_locations_of_one_and_two_samples():
     logs = np.array([[1.0, 1.0, 1.0], [np.nan, 1.02, 3.0]])
-    np.testing.assert_allclose(statistics.locations(logs, 0.02), [1.0, 1.01, 1 + 0.025])
+    np.testing.assert_allclose(statistics.locations(logs, 0.02), [1.0, 1.01, 1 + 0.02 * statistics.CLIP / 2])
 
 
 def test_locations_ignore_outliers(rng):

@@ -1,7 +1,8 @@
 """The constants of tuning that are no options: of measuring, of the statistics, of what is done within a budget.
 
-The options of the strategies are the fields of their classes. None was chosen on the recorded landscapes that judge the
-strategies, but on made ones of 20 to 250 configurations whose measurements vary by 1 to 6 %.
+The options of the strategies are the fields of their classes. Values were chosen on made landscapes of 20 to 250
+configurations, and checked on others of the same kind. That noise has heavy tails on both sides was learnt from the
+recorded landscapes, which also judge the strategies; no value was fitted to those.
 """
 
 BLOCK_SECONDS = 0.005
@@ -24,9 +25,11 @@ UNKNOWN_CACHE = 32 << 20
 ATTEMPTS = 3
 """Measurements that may come out zero, negative or not finite, one after another."""
 
-CLIP = 2.5
-"""Standard deviations beyond which a sample counts as so many away. At 1 the bias of skewed noise is less and the
-variance larger: no better."""
+CLIP = 1.0
+"""Standard deviations beyond which a sample counts as so many away: close to a median, which the tails do not shift."""
+TAIL = 10.0
+"""The tails of timings are heavy: the standard error of n samples counts as wider by TAIL / n² times itself, so that a
+candidate that is not far slower leaves after three samples at the earliest."""
 PRIOR_SCALE, PRIOR_WEIGHT = 0.03, 4.0
 """The standard deviation of a measurement before any was repeated, and how many differences that counts as."""
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfuse.tune import statistics
-from transfuse.tune.constants import PROOF_TIGHTEST, RACE_TIGHTEST
+from transfuse.tune.constants import PROOF_TIGHTEST, RACE_TIGHTEST, TAIL
 from transfuse.tune.genetic import hypercube
 from transfuse.tune.loop import BudgetSpent, Loop
 from transfuse.tune.screening import effects, predict
@@ -46,8 +46,6 @@ class Race:
         The fastest of the screening, measured first to learn the noise.
     mistake : float
         The probability that a bound by which a candidate leaves is exceeded at any time.
-    tail : float
-        The tails of timings are heavy: the bound for n samples is wider by tail / n² times itself.
     rounds : int
         At most.
     proofs : int
@@ -62,7 +60,6 @@ class Race:
     far: float = 3.5
     scouts: int = 8
     mistake: float = 0.02
-    tail: float = 4.0
     rounds: int = 60
     proofs: int = 150
     reserve: float = 0.2
@@ -135,7 +132,7 @@ class Race:
     def _width(self, counts: NDArray[Any], scale: float) -> NDArray[np.float64]:
         """By how much means of so many samples are not off, on one side."""
         bound = statistics.normal_mixture(counts, 2 * self.mistake, best_at=RACE_TIGHTEST)
-        return np.asarray(bound * scale * (1 + self.tail / counts**2) / np.sqrt(counts), float)
+        return np.asarray(bound * scale * (1 + TAIL / counts**2) / np.sqrt(counts), float)
 
     def _prove(self, loop: Loop, leader: int) -> bool:
         """Whether fresh samples show that the leader gains something, and more than half of them enough.

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfuse.tune import statistics
-from transfuse.tune.constants import PRIOR_SCALE, PRIOR_WEIGHT
+from transfuse.tune.constants import PRIOR_SCALE, PRIOR_WEIGHT, TAIL
 
 
 class Table:
@@ -48,11 +48,11 @@ class Table:
 
     def better_than(self, best: int) -> NDArray[np.float64]:
         """The probability of each candidate of being better than this one, by Welch's test with the pooled variance."""
-        means, variance, measured = self.means(), self.scale() ** 2, self.counts > 0
+        means, measured = self.means(), self.counts > 0
+        variances = (self.scale() * (1 + TAIL / np.maximum(self.counts, 1) ** 2)) ** 2
         probability = np.zeros(len(means))
-        t, _ = statistics.welch(
-            means[measured], variance, self.counts[measured], (means[best], variance, self.counts[best])
-        )
+        other = means[best], variances[best], self.counts[best]
+        t, _ = statistics.welch(means[measured], variances[measured], self.counts[measured], other)
         degrees = PRIOR_WEIGHT + (self.counts[measured] - 1).sum()
         probability[measured] = statistics.probability_less(t, degrees)
         probability[best] = 0
