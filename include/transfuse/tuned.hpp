@@ -60,6 +60,10 @@ void set_tuned(Isa isa, DType dtype, const Problem& problem, const typename Prob
 std::optional<MatmulTConfig> find_tuned(Isa isa, DType dtype, const MatmulTProblem& problem, int threads = 1);
 std::optional<AttentionConfig> find_tuned(Isa isa, DType dtype, const AttentionProblem& problem, int threads = 1);
 
+/// The configuration of a call of this kind without an entry, if its operands are adjacent in memory.
+MatmulTConfig default_config(Isa isa, DType dtype, const MatmulTProblem& problem);
+AttentionConfig default_config(Isa isa, DType dtype, const AttentionProblem& problem);
+
 /// Forgets every entry of every operation.
 void clear_tuned();
 

@@ -98,17 +98,28 @@ void set(const std::string& operation, const std::string& isa, const std::string
   set_all({{operation, isa, dtype, sizes, config, threads}});
 }
 
+/// What a configuration sets.
+template <class Config>
+py::dict as_dict(const Config& config) {
+  py::dict found;
+  for (const auto& parameter : parameters(config))
+    if (const std::int64_t value = config.*parameter.member; value != 0) found[parameter.name] = value;
+  return found;
+}
+
 std::optional<py::dict> find(const std::string& operation, const std::string& isa, const std::string& dtype,
                              const Sizes& sizes, const py::object& threads) {
   ensure_wisdom();
   return visit_operation(operation, [&](const auto& o) -> std::optional<py::dict> {
     const auto found = find_tuned(require_isa(isa, "isa"), read_dtype(dtype, o.dtypes), o.problem(sizes),
                                   read_threads(threads.ptr(), "threads"));
-    if (!found) return std::nullopt;
-    py::dict config;
-    for (const auto& parameter : parameters(*found))
-      if (const std::int64_t value = (*found).*parameter.member; value != 0) config[parameter.name] = value;
-    return config;
+    return found ? std::optional(as_dict(*found)) : std::nullopt;
+  });
+}
+
+py::dict defaults(const std::string& operation, const std::string& isa, const std::string& dtype, const Sizes& sizes) {
+  return visit_operation(operation, [&](const auto& o) {
+    return as_dict(default_config(require_isa(isa, "isa"), read_dtype(dtype, o.dtypes), o.problem(sizes)));
   });
 }
 
@@ -134,6 +145,7 @@ void define_wisdom(py::module_& m) {
   define("set_tuned", &set, py::arg("config"), py::arg("threads") = 1);
   m.def("set_all_tuned", &set_all, py::arg("entries"));
   define("find_tuned", &find, py::arg("threads") = 1);
+  define("default_config", &defaults);
   m.def("clear_tuned", [] {
     ensure_wisdom();
     clear_tuned();

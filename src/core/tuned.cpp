@@ -2,8 +2,11 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <vector>
 
+#include "core/arithmetic.hpp"
+#include "core/constants.hpp"
 #include "core/parameters.hpp"
 #include "core/registry.hpp"
 #include "transfuse/error.hpp"
@@ -55,6 +58,20 @@ std::optional<MatmulTConfig> find_tuned(Isa isa, DType dtype, const MatmulTProbl
 
 std::optional<AttentionConfig> find_tuned(Isa isa, DType dtype, const AttentionProblem& problem, int threads) {
   return attention_registry.find(isa, dtype, sizes(problem), threads);
+}
+
+MatmulTConfig default_config(Isa isa, DType dtype, const MatmulTProblem&) {
+  return matmul_t_constants(isa, dtype).blocks;
+}
+
+AttentionConfig default_config(Isa isa, DType dtype, const AttentionProblem& p) {
+  AttentionConfig config = attention_constants(isa, compute_dtype(dtype)).blocks;
+  const std::int64_t sharing =
+      saturating_multiply(p.q_heads / std::max<std::int64_t>(1, p.kv_heads), std::max<std::int64_t>(1, p.queries));
+  const bool in_place = sharing <= kInPlaceQueries && p.head_dim <= kRunLength;
+  if (in_place && isa != Isa::scalar)  // which sums up the probabilities of a block one after another
+    config.block_kv = std::min(kMostKeys, kInPlaceScores / std::max<std::int64_t>(1, sharing));
+  return config;
 }
 
 void clear_tuned() {

@@ -138,9 +138,8 @@ class Plan {
                                    .keys = call_.k_heads.rows,
                                    .head_dim = call_.q_heads.cols,
                                    .causal = o_.causal == Causal::no ? 0 : 1};
-    AttentionConfig defaults = attention_constants(isa_, dtype_).blocks;
-    if (in_place_ && isa_ != Isa::scalar)  // which sums up the probabilities of a block one after another
-      defaults.block_kv = std::min(kMostKeys, kInPlaceScores / std::max<std::int64_t>(1, group_ * call_.q_heads.rows));
+    const AttentionConfig defaults =
+        in_place_ ? default_config(isa_, dtype_, problem) : attention_constants(isa_, dtype_).blocks;
     return choose_config(isa_, call_.k.dtype, problem, threads, o_.config, defaults);
   }
 

@@ -31,6 +31,9 @@ MODULES = [
     ("transfuse.plan.result", 4),
     ("transfuse.plan.solver", 4),
     ("transfuse.plan.tradeoff", 3),
+    ("transfuse.tune", 1),
+    ("transfuse.tune.searching", 4),
+    ("transfuse.tune.space", 2),
     ("transfuse.tune.wisdom", 5),
 ]
 

@@ -13,7 +13,7 @@ SPACE = tune.Space({"size": [1, 2, 4, 8, 16, 32]})
 
 
 def seconds(size):
-    return 0.01 * (1 + abs(math.log2(size) - 3))  # 8 is best, the default 1 the slowest but one
+    return 1e-4 * (1 + abs(math.log2(size) - 3))  # 8 is best, the default 1 the slowest but one
 
 
 def search(target=None, space=SPACE, **options):
@@ -34,7 +34,7 @@ def test_the_best_is_found(strategy):
     assert result.strategy == strategy
     assert result.speedup.low < 4 < result.speedup.high * 1.1
     assert result.probability > (0.9 if strategy in ("race", "grid", "exhaustive") else 0.4)
-    assert result.best_seconds == pytest.approx(0.01, rel=0.1)
+    assert result.best_seconds == pytest.approx(1e-4, rel=0.1)
     assert result.break_even > 0
     assert result.measurements == len(result.observations) == sum(c.measurements for c in result.candidates)
     assert result.measurements == sum(i.measurements for i in result.history) + 0
@@ -66,7 +66,7 @@ def test_a_candidate_that_fails_later_is_out(strategy):
 
     def target(size):
         machine(size=size)
-        if size == 8 and next(calls) >= 4:
+        if size == 8 and next(calls) >= 20:
             raise OSError("gone")
         return None
 
@@ -123,40 +123,6 @@ def test_a_default_outside_of_the_space(strategy):
     assert result.best == {"size": 8}
 
 
-@pytest.mark.parametrize("bad", [0.0, -1.0])
-def test_invalid_times_take_a_candidate_out(bad):
-    machine = Machine(seconds, noise=0, outliers=0)
-
-    def target(size):
-        machine.now += bad if size == 8 else seconds(size)
-        return size
-
-    result = search(tune.Function(target, agree=lambda output, expected: None), clock=machine.clock, strategy="grid")
-    assert result.best != {"size": 8}
-    failed = next(c for c in result.candidates if c.configuration == {"size": 8})
-    assert "takes no time" in failed.reason
-
-
-@pytest.mark.parametrize("now", [1.0, math.nan, math.inf])
-def test_a_clock_that_stands_still_is_an_error(now):
-    with pytest.raises(tune.DefaultFailed, match="takes no time"):
-        search(lambda size: None, clock=lambda: now)
-
-
-@pytest.mark.parametrize("cache", ["warm", "cold"])
-def test_short_calls_are_repeated_unless_caches_are_cold(cache):
-    machine = Machine(lambda size: 1e-5, noise=0, outliers=0)
-    result = search(machine, strategy=tune.Grid(repeats=1), cache=cache)
-    assert result.best_seconds == pytest.approx(1e-5)
-    assert machine.calls == (6 * 2 if cache == "cold" else 6 * (3 + 200))
-
-
-def test_long_calls_are_made_as_seldom_as_possible():
-    machine = Machine(lambda size: 1.0, noise=0, outliers=0)
-    search(machine, strategy=tune.Grid(repeats=2))
-    assert machine.calls == 6 * 3
-
-
 def test_progress():
     events = []
     result = search(progress=events.append, max_measurements=200)
@@ -167,7 +133,7 @@ def test_progress():
     assert (last.best, last.failed, last.candidates, last.target) == ({"size": 8}, 0, 6, "Machine")
     assert 0 < last.done < 1
     assert math.isnan(events[0].best_seconds)
-    assert last.default_seconds == pytest.approx(0.04, rel=0.1)
+    assert last.default_seconds == pytest.approx(4e-4, rel=0.1)
 
 
 @pytest.mark.parametrize(

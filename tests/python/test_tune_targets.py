@@ -8,24 +8,52 @@ import pytest
 from ml_dtypes import bfloat16
 
 import transfuse
+from transfuse import _core
 from transfuse.tune import Attention, Function, MatmulT, Space
 from transfuse.tune.candidates import choose
 from transfuse.tune.function import difference
-from transfuse.tune.targets import IN_PLACE_QUERIES, IN_PLACE_SCORES, MOST_KEYS, SPLIT_QUERIES, default_configuration
+from transfuse.tune.targets import MOST_KEYS, SPLIT_QUERIES
 
 CONSTANTS = Path(__file__).parents[2] / "src" / "core" / "constants.hpp"
 
 
 @pytest.mark.parametrize(
-    ("operation", "table"), [("matmul_t", "kMatmulTConstants"), ("attention", "kAttentionConstants")]
+    ("operation", "table", "sizes"),
+    [
+        ("matmul_t", "kMatmulTConstants", (1, 70, 80, 90)),
+        ("attention", "kAttentionConstants", (1, 2, 2, 50, 60, 64, 0)),
+    ],
 )
-def test_defaults_are_those_of_the_constants_table(operation, table):
+def test_defaults_are_those_of_the_constants_table(operation, table, sizes):
     rows = CONSTANTS.read_text().split(f"{table}[] = {{")[1].split("\n};")[0]
     found = re.findall(r"\{Isa::(\w+), DType::(\w+),.*?\{(\.block.*?)\}", rows)
     assert len(found) == 6
     for isa, dtype, blocks in found:
         expected = {name: int(value) for name, value in re.findall(r"\.(\w+) = (\d+)", blocks)}
-        assert default_configuration(operation, isa, dtype) == expected
+        assert _core.default_config(operation, isa, dtype, sizes) == expected
+
+
+def test_few_queries_have_larger_blocks_of_keys():
+    def block_kv(heads, queries, depth=64, isa="avx2", dtype="float32"):
+        return _core.default_config("attention", isa, dtype, (1, heads, 2, queries, 5000, depth, 0))["block_kv"]
+
+    assert [block_kv(2, 1), block_kv(2, 16), block_kv(32, 1), block_kv(8, 4)] == [1024, 512, 512, 512]
+    assert block_kv(2, 1, dtype="bfloat16") == 1024
+    assert block_kv(2, 17) == block_kv(34, 1) == block_kv(2, 1, depth=257) == block_kv(2, 1, isa="scalar") == 256
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("conv", "avx2", "float32", ()), "operation: expected 'matmul_t' or 'attention', got 'conv'"),
+        (("matmul_t", "sse", "float32", (1, 2, 3, 4)), "isa"),
+        (("matmul_t", "avx2", "float16", (1, 2, 3, 4)), "dtype"),
+        (("matmul_t", "avx2", "float32", (1, 2, 3)), "sizes"),
+    ],
+)
+def test_defaults_refuse(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        _core.default_config(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -33,8 +61,6 @@ def test_defaults_are_those_of_the_constants_table(operation, table):
     [
         ("kMostKeys", MOST_KEYS),
         ("kSplitQueries", SPLIT_QUERIES),
-        ("kInPlaceQueries", IN_PLACE_QUERIES),
-        ("kInPlaceScores", IN_PLACE_SCORES),
     ],
 )
 def test_limits_are_those_of_the_constants_table(name, value):
@@ -48,6 +74,13 @@ def test_the_default_gives_the_bits_of_a_call_without_configuration(heads, keys)
     arrays = target._call.args
     expected = transfuse.attention(*arrays, num_threads=1)
     np.testing.assert_array_equal(target.prepare(target.default)(), expected)
+
+
+def test_sizes_by_which_calls_look_up():
+    assert MatmulT(2, 3, 4, batch=(5, 6)).sizes == (30, 2, 3, 4)
+    assert MatmulT(2, 3, 4).sizes == (1, 2, 3, 4)
+    target = Attention(1, 8, 1, 64, keys=100, kv_heads=2, causal=True)
+    assert target.sizes == (1, 8, 2, 1, 100, 64, 1)
 
 
 TARGETS = [

@@ -205,7 +205,7 @@ def record(
     rounds: Annotated[int, typer.Option(help="How often each configuration is measured.", min=1)] = 100,
     names: Annotated[str, typer.Option(help="Landscapes, separated by commas. Without it: all.")] = "",
 ) -> None:
-    """Measure the spaces of the comparison thoroughly, on an idle machine: an hour or more."""
+    """Measure the spaces of the comparison thoroughly, on an idle machine: half an hour for 60 rounds."""
     screen = Screen()
     try:
         with screen:

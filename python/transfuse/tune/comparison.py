@@ -68,6 +68,7 @@ class LandscapeSource:
         self.failures: dict[int, tuple[State, str]] = {}
         self._times, self._rng = landscape.times, np.random.default_rng([seed, 1])
         self._elapsed = 0.0
+        self.reference: float | None = float(landscape.medians[landscape.default])
 
     def elapsed(self) -> float:
         """The sum of the times that were asked for."""

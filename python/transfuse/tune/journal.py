@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from transfuse.tune.result import State
-from transfuse.tune.sampling import Source
+from transfuse.tune.sampling import TargetSource
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Journal:
@@ -24,7 +24,8 @@ class Journal:
         Made if it is missing. A last line that is damaged, as by a crash, is dropped.
     header : mapping
         What tells this search from others, as JSON.
-    source : Source
+    source : TargetSource
+        Its reference becomes that of the measurements that are written down.
 
     Raises
     ------
@@ -34,12 +35,12 @@ class Journal:
         The file cannot be read or written.
     """
 
-    def __init__(self, path: str | Path, header: Mapping[str, Any], source: Source) -> None:
+    def __init__(self, path: str | Path, header: Mapping[str, Any], source: TargetSource) -> None:
         self.failures: dict[int, tuple[State, str]] = {}
         self._path, self._source = Path(path), source
         lines = _read(self._path)
-        self._kept = iter(lines[1:])
-        self._left = max(len(lines) - 1, 0)
+        self._kept = lines[1:]
+        self._left = len(self._kept)
         self._elapsed, self._offset = 0.0, 0.0
         whole = {"schema": SCHEMA} | json.loads(json.dumps(header))
         if lines:
@@ -56,23 +57,34 @@ class Journal:
         """Seconds since the search began, in this process and those before."""
         return self._elapsed if self._left else self._offset + self._source.elapsed()
 
+    @property
+    def reference(self) -> float | None:
+        """That of the measurements that are written down."""
+        return self._source.reference
+
     def times(self, indices: Sequence[int]) -> Iterator[float]:
         """Of a call of each of these candidates, as written down or measured now; NaN for one that is out."""
-        for index in indices:
+        measured: Iterator[float] | None = None
+        for place, index in enumerate(indices):
             if index in self.failures:
                 yield math.nan
-            elif self._left:
+            elif measured is None and self._recalls(index):
                 yield self._recall(index)
             else:
-                yield self._measure(index)
+                if measured is None:
+                    measured = iter(self._source.times([i for i in indices[place:] if i not in self.failures]))
+                yield self._write_down(index, next(measured))
+
+    def _recalls(self, index: int) -> bool:
+        """Whether what is written down next is of this candidate. If not, another budget has led elsewhere."""
+        if self._left and self._kept[-self._left]["index"] != index:
+            self._forget()
+        return self._left > 0
 
     def _recall(self, index: int) -> float:
-        line = next(self._kept)
-        if line["index"] != index:  # another budget has led elsewhere
-            self._forget()
-            return self._measure(index)
+        line = self._kept[-self._left]
         self._left -= 1
-        self._elapsed = float(line["elapsed"])
+        self._elapsed, self._source.reference = float(line["elapsed"]), line["reference"]
         self._offset = self._elapsed - self._source.elapsed()
         if line["seconds"] is None:
             self.failures[index] = (line["state"], line["reason"])
@@ -85,9 +97,9 @@ class Journal:
         self._file.truncate(sum(map(len, lines[: len(lines) - self._left])))
         self._left = 0
 
-    def _measure(self, index: int) -> float:
-        (seconds,) = self._source.times([index])
+    def _write_down(self, index: int, seconds: float) -> float:
         line: dict[str, Any] = {"index": index, "seconds": seconds, "elapsed": self.elapsed()}
+        line["reference"] = self._source.reference
         if index in self._source.failures:
             self.failures[index] = self._source.failures[index]
             line["seconds"] = None

@@ -1,6 +1,5 @@
 """What searches found, kept as wisdom: later calls use it."""
 
-import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def keep(found: Iterable[Found]) -> Path:
             target.operation,
             isa=target.isa,
             dtype=target.dtype,
-            sizes=sizes_of(target),
+            sizes=target.sizes,
             threads=parameters.pop("threads"),
             parameters=parameters,
             seconds=seconds,
@@ -46,18 +45,6 @@ def keep(found: Iterable[Found]) -> Path:
         )
     path: Path = wisdom.save()
     return path
-
-
-def sizes_of(target: MatmulT | Attention) -> tuple[int, ...]:
-    """By which a call looks up what was found.
-
-    (batch, m, k, n), or (batch, q_heads, kv_heads, queries, keys, head_dim, causal).
-    """
-    case = target.case
-    if isinstance(target, MatmulT):
-        return math.prod(case.batch), case.m, case.k, case.n
-    causal = int(case.option == "causal")
-    return case.batch, case.heads, case.kv_heads, case.queries, case.keys, case.depth, causal
 
 
 def found_by(target: MatmulT | Attention, result: TuningResult) -> Found:

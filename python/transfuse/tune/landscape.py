@@ -34,7 +34,8 @@ class Landscape:
     default : int
         Index of the default configuration.
     times : (rounds, configurations)
-        Seconds.
+        Seconds at the speed of one moment: ratios to the default's around each measurement, times one reference. So the
+        drift of the machine is not in them, and the default's own vary like the others'.
     machine : dict
 
     Raises

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from transfuse.tune import statistics
+from transfuse.tune.constants import PROOF_TIGHTEST, RACE_TIGHTEST, TAIL
 from transfuse.tune.genetic import hypercube
 from transfuse.tune.loop import BudgetSpent, Loop
 from transfuse.tune.screening import effects, predict
@@ -25,9 +26,11 @@ class Race:
     all survivors once, in random order. A candidate leaves when it cannot be better than the leader by `tie`, or than
     the default by `minimum_effect`; its bound holds at all rounds at once
     (:func:`~transfuse.tune.statistics.normal_mixture`), so one may look after each. Survivors at the end are ties.
-    Last, the leader and the default are measured alternately, and the leader wins only if these fresh samples prove it.
+    Last, the leader is measured anew, and wins only if a sign test of these fresh samples proves its median to be less
+    than the default's, and most of them gain `minimum_effect` or more.
 
-    The variance is pooled over all candidates: so a candidate that is far slower leaves after a single sample.
+    All measurements are relative to the default, so its own time is known and need not be measured again. The variance
+    is pooled over all candidates: so a candidate that is far slower leaves after a single sample.
 
     Parameters
     ----------
@@ -41,10 +44,12 @@ class Race:
         Standard deviations of the model's error by which a candidate that is not measured is predicted to be slower.
     scouts : int
         The fastest of the screening, measured first to learn the noise.
+    mistake : float
+        The probability that a bound by which a candidate leaves is exceeded at any time.
     rounds : int
         At most.
-    least, pairs : int
-        Pairs of fresh samples at least and at most.
+    proofs : int
+        Fresh samples at most.
     reserve : float
         The share of the budget for fresh samples.
     """
@@ -52,11 +57,11 @@ class Race:
     tie: float = 0.01
     minimum_effect: float = 0.02
     batch: float = 1.5
-    far: float = 3.0
+    far: float = 3.5
     scouts: int = 8
+    mistake: float = 0.02
     rounds: int = 60
-    pairs: int = 40
-    least: int = 3
+    proofs: int = 150
     reserve: float = 0.2
     name: ClassVar[str] = "race"
 
@@ -71,7 +76,7 @@ class Race:
         loop.reserve, loop.leader = 0.0, loop.best
         if loop.leader == loop.default:
             loop.validated = in_time
-        elif not self._prove(loop, loop.leader, table.scale()):
+        elif not self._prove(loop, loop.leader):
             loop.best = loop.default
         if not in_time:
             raise BudgetSpent
@@ -93,66 +98,71 @@ class Race:
             loop.report(int(means.argmin()), done.size + int(new.sum()))
             left = np.flatnonzero(new)
             asked = left[np.argsort(predictions[left], kind="stable")][:size]
-            if asked.size:  # two that are known, so that rounds can be compared
-                asked = np.union1d(asked, [loop.default, *table.fastest(1)])
         outliers = plausible & (table.counts == 1) & (means - predictions > self.far * scale)
         return np.flatnonzero(table.counts), np.flatnonzero(outliers)
 
     def _race(self, loop: Loop, table: Table, alive: Indices, again: Indices) -> None:
         """Rounds among those who can still win, until one is left; several at the end are ties."""
-        scouts = np.array(table.fastest(self.scouts))
-        asked = np.union1d(scouts, again) if again.size else self._survivors(loop, table, scouts)
+        alive = alive[alive != loop.default]
+        scouts = np.array(table.fastest(self.scouts, alive))
+        asked = np.union1d(scouts, again).astype(np.intp)
         for _ in range(self.rounds):
-            table.add(asked, loop.measure(asked))
+            if asked.size:
+                table.add(asked, loop.measure(asked))
             alive = asked = self._survivors(loop, table, alive)
-            challengers = np.setdiff1d(alive, [loop.default])
-            best = table.fastest(1, challengers)[0] if challengers.size else loop.default
-            loop.report(best, alive.size)
-            if challengers.size < 2:
+            loop.report(table.fastest(1, alive)[0] if alive.size else loop.default, alive.size)
+            if alive.size < 2:
                 break
         loop.ties = [int(index) for index in alive if index != loop.best]
 
     def _survivors(self, loop: Loop, table: Table, alive: Indices) -> Indices:
-        """Those who may be better than the leader by `tie`, and by `minimum_effect` than the default if it is left."""
-        default = loop.default
-        alive = alive[table.counts[alive] > 0] if table.counts[alive].any() else np.array([default])
-        best = table.fastest(1, alive)[0]
-        ahead = self._bound(loop, table, alive, best) > math.log1p(self.tie)
-        ahead |= alive == best
-        if default in alive[ahead]:
-            gains = self._bound(loop, table, alive, default) > math.log1p(self.minimum_effect)
-            ahead &= gains | (alive == default)
-        return alive[ahead]
+        """Those who may be better than the leader by `tie`, and than the default by `minimum_effect`."""
+        alive = alive[table.counts[alive] > 0]
+        if not alive.size:
+            return alive
+        means, counts = table.means()[alive], table.counts[alive]
+        best = means.argmin()
+        both = 2 / (1 / counts + 1 / counts[best])
+        width = math.sqrt(2) * self._width(both, table.scale())
+        ahead = means[best] - means + width > math.log1p(self.tie)
+        ahead[best] = True
+        width = self._width(counts, table.scale())
+        return np.asarray(alive[ahead & (_default(loop) - means + width > math.log1p(self.minimum_effect))])
 
-    def _bound(self, loop: Loop, table: Table, alive: Indices, other: int) -> NDArray[np.float64]:
-        """How much better than another each may be at most."""
-        counts, means = 2 / (1 / table.counts[alive] + 1 / table.counts[other]), table.means()
-        width = self._quantile(loop, counts, 8) * table.scale() * np.sqrt(2 / counts)
-        return np.asarray(means[other] - means[alive] + width, float)
+    def _width(self, counts: NDArray[Any], scale: float) -> NDArray[np.float64]:
+        """By how much means of so many samples are not off, on one side."""
+        bound = statistics.normal_mixture(counts, 2 * self.mistake, best_at=RACE_TIGHTEST)
+        return np.asarray(bound * scale * (1 + TAIL / counts**2) / np.sqrt(counts), float)
 
-    def _quantile(self, loop: Loop, counts: ArrayLike, best_at: float) -> NDArray[np.float64]:
-        """Standard deviations that are not exceeded on one side, at the search's confidence."""
-        return statistics.normal_mixture(counts, 2 * (1 - loop.confidence), best_at=best_at)
+    def _prove(self, loop: Loop, leader: int) -> bool:
+        """Whether fresh samples show that the leader gains something, and more than half of them enough.
 
-    def _prove(self, loop: Loop, leader: int, scale: float) -> bool:
-        """Whether fresh samples show that the leader gains enough."""
+        This is a sign test: nothing is assumed of the noise, whose tails are heavy on both sides; its median counts. A
+        sign has a standard deviation of 1/2 at most, so the bound holds for any number of samples.
+        """
         loop.phase = "validation"
         gains: list[float] = []
         need = math.log1p(self.minimum_effect)
-        while len(gains) < self.pairs:
+        while len(gains) < self.proofs:
             try:
-                default, best = loop.measure([loop.default, leader])
+                (best,) = loop.measure([leader])
             except BudgetSpent:
                 loop.best = loop.default
                 raise
             if not math.isfinite(best):  # the leader has failed
                 return False
-            gains.append(default - best)
-            gain = statistics.clipped_mean(gains, math.sqrt(2) * scale)
-            width = float(self._quantile(loop, len(gains), 5)) * scale * math.sqrt(2 / len(gains))
+            gains.append(_default(loop) - float(best))
+            faster, enough = (sum(gain > least for gain in gains) - len(gains) / 2 for least in (0.0, need))
+            bound = statistics.normal_mixture(len(gains), 2 * (1 - loop.confidence), best_at=PROOF_TIGHTEST)
+            margin = float(bound) * math.sqrt(len(gains)) / 2
             loop.report(leader, 2)
-            proven = gain - width > need
-            loop.validated = len(gains) >= self.least and (proven or gain + width < need)
+            proven = faster > margin and enough > 0
+            loop.validated = proven or -enough > margin
             if loop.validated:
                 return proven
         return False
+
+
+def _default(loop: Loop) -> float:
+    """The logarithm of the default's time, to which all measurements are relative."""
+    return math.log(loop.source.reference or math.nan)

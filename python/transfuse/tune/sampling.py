@@ -1,6 +1,7 @@
 """Timing candidates, after their output has been checked."""
 
 import math
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
@@ -8,6 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfuse import _core
+from transfuse.tune.constants import (
+    ATTEMPTS,
+    BLOCK_SECONDS,
+    FLUSHED_CACHES,
+    GROUP_SECONDS,
+    MOST_CALLS,
+    REFERENCE_BLOCKS,
+    REFERENCE_SECONDS,
+    SAME_SPEED,
+    SHORT_CALL,
+    UNKNOWN_CACHE,
+)
 from transfuse.tune.result import State
 from transfuse.tune.space import Configuration
 from transfuse.tune.targets import Target
@@ -15,22 +28,16 @@ from transfuse.tune.targets import Target
 Cache = Literal["warm", "cold"]
 Clock = Callable[[], float]
 
-SAMPLE_SECONDS = 0.002
-"""Calls are repeated until a measurement takes about so long."""
-MOST_CALLS = 10_000
-LONG_CALL = 0.25
-"""Seconds from which on a call needs no untimed one before it."""
-FLUSHED_CACHES = 2
-"""A cold measurement writes so many times the largest cache before."""
-UNKNOWN_CACHE = 32 << 20
-ATTEMPTS = 3
-"""Measurements that may come out zero, negative or not finite, one after another."""
-
 
 class Source(Protocol):
     """Where the seconds of a candidate come from: a target, or a recorded landscape."""
 
     failures: dict[int, tuple[State, str]]
+
+    @property
+    def reference(self) -> float | None:
+        """Seconds of the default, to which all times are relative; None before the first measurement."""
+        ...
 
     def elapsed(self) -> float:
         """Seconds since the search began."""
@@ -46,7 +53,14 @@ class DefaultFailed(RuntimeError):
 
 
 class TargetSource:
-    """Times a target.
+    """Times a target, each candidate between two measurements of the default.
+
+    A machine's speed drifts, by more than what distinguishes good candidates, but little within some milliseconds. So
+    what is measured is a ratio to the default just before and just after, which the drift hardly touches, times one
+    fixed `reference`. Candidates that are asked for together share the default's measurements between them.
+
+    A measurement is a block of calls, of which the least time counts: as many as the default makes in BLOCK_SECONDS, so
+    that the least is of equally many, but none after twice that time.
 
     Parameters
     ----------
@@ -54,7 +68,7 @@ class TargetSource:
     configurations : sequence of dict
     default : int
     cache : {"warm", "cold"}
-        Whether an untimed call comes before each measurement, or the caches are emptied before each call.
+        Whether short calls follow an untimed one, or a block is one call after the caches have been emptied.
     clock : callable
         Seconds.
     check : bool
@@ -64,6 +78,9 @@ class TargetSource:
     ----------
     failures : dict
         By index, candidates that are out: the state and the reason.
+    reference : float or None
+        Seconds of a call of the default, found with the first measurement. A search that goes on keeps that of its
+        beginning.
     """
 
     def __init__(
@@ -79,10 +96,12 @@ class TargetSource:
         if cache not in ("warm", "cold"):
             raise ValueError(f"cache: expected 'warm' or 'cold', got {cache!r}")
         self.failures: dict[int, tuple[State, str]] = {}
+        self.reference: float | None = None
         self._target, self._configurations, self._default = target, configurations, default
         self._check, self._clock = check, clock
         self._cold = _caches() if cache == "cold" else None
-        self._prepared: dict[int, tuple[Callable[[], Any], int, bool]] = {}
+        self._calls: dict[int, Callable[[], Any]] = {}
+        self._seconds: dict[int, float] = {}
         self._expected: Any = None
         self._start = clock()
 
@@ -91,38 +110,62 @@ class TargetSource:
         return float(self._clock() - self._start)
 
     def times(self, indices: Sequence[int]) -> Iterator[float]:
-        """Of a call of each of these candidates; NaN for one that is out.
+        """Of a call of each of these candidates at the speed of the reference; NaN for one that is out.
 
         Raises
         ------
         DefaultFailed
         """
+        before: float | None = None
         for index in indices:
-            yield math.nan if index in self.failures else self._time(index)
+            seconds = math.nan
+            if index not in self.failures:
+                reference = self._require_default()
+                try:
+                    if index not in self._calls:
+                        self._prepare(index)
+                        before = None  # that has taken its time
+                    before = before or self._measure_default()
+                    own = self._block(index)
+                except DefaultFailed:
+                    raise
+                except Exception as error:
+                    if index == self._default:
+                        raise self._default_failed(error) from error
+                    self.failures[index] = ("wrong" if isinstance(error, WrongOutput) else "failed", _reason(error))
+                    before = None
+                else:
+                    after = self._measure_default()
+                    seconds, before = reference * own / _middle(before, after), after
+            yield seconds
 
-    def _time(self, index: int) -> float:
+    def _require_default(self) -> float:
+        """The reference; the default is prepared, and measured by itself, before the first measurement."""
         try:
-            for needed in (self._default, index):
-                if needed not in self._prepared:
-                    self._prepared[needed] = self._prepare(needed)
-            return self._valid_sample(*self._prepared[index])
+            if self._default not in self._calls:
+                self._prepare(self._default)
+            if self.reference is None:
+                blocks = [self._block(self._default)]
+                start = self._clock()
+                while len(blocks) < REFERENCE_BLOCKS and self._clock() - start + blocks[0] < REFERENCE_SECONDS:
+                    blocks.append(self._block(self._default))
+                self.reference = statistics.median(blocks)
         except Exception as error:
-            if self._default in (index, needed):
-                configuration = self._configurations[self._default]
-                text = f"the default configuration {configuration} of {self._target.name}: {_reason(error)}"
-                raise DefaultFailed(text) from error
-            self.failures[index] = ("wrong" if isinstance(error, WrongOutput) else "failed", _reason(error))
-            return math.nan
+            raise self._default_failed(error) from error
+        return self.reference
 
-    def _valid_sample(self, call: Callable[[], Any], calls: int, warm: bool) -> float:
-        for _ in range(ATTEMPTS):
-            seconds = self._sample(call, calls, warm)
-            if math.isfinite(seconds) and seconds > 0:
-                return seconds
-        raise RuntimeError(f"the clock said {ATTEMPTS} times that a call takes no time, the last time {seconds} s")
+    def _measure_default(self) -> float:
+        try:
+            return self._block(self._default)
+        except Exception as error:
+            raise self._default_failed(error) from error
 
-    def _prepare(self, index: int) -> tuple[Callable[[], Any], int, bool]:
-        """Call a candidate once, compare its output, and see how a measurement is to be made: (call, calls, warm)."""
+    def _default_failed(self, error: Exception) -> DefaultFailed:
+        configuration = self._configurations[self._default]
+        return DefaultFailed(f"the default configuration {configuration} of {self._target.name}: {_reason(error)}")
+
+    def _prepare(self, index: int) -> None:
+        """Call a candidate once, and compare its output."""
         call = self._target.prepare(self._configurations[index])
         seconds, output = self._once(call)
         if index == self._default:
@@ -131,27 +174,42 @@ class TargetSource:
             wrong = self._target.difference(output, self._expected)
             if wrong is not None:
                 raise WrongOutput(wrong)
-        if self._cold is not None:
-            return call, 1, False
-        warm = seconds < LONG_CALL
-        if warm:  # the first call has paid for what the others find ready
+        if seconds < SHORT_CALL or index == self._default:  # the first call has paid for what the others find ready
             seconds, _ = self._once(call)
-        return call, round(min(MOST_CALLS, max(1.0, SAMPLE_SECONDS / seconds))) if seconds > 0 else 1, warm
+        self._calls[index], self._seconds[index] = call, seconds
 
     def _once(self, call: Callable[[], Any]) -> tuple[float, Any]:
         start = self._clock()
         output = call()
         return self._clock() - start, output
 
-    def _sample(self, call: Callable[[], Any], calls: int, warm: bool) -> float:
+    def _block(self, index: int) -> float:
+        """Seconds of a call: the least of a block."""
+        for _ in range(ATTEMPTS):
+            seconds = self._least_of_calls(index)
+            if math.isfinite(seconds) and seconds > 0:
+                self._seconds[index] = seconds
+                return seconds
+        raise RuntimeError(f"the clock said {ATTEMPTS} times that a call takes no time, the last time {seconds} s")
+
+    def _least_of_calls(self, index: int) -> float:
+        call, known, clock = self._calls[index], self._seconds[index], self._clock
         if self._cold is not None:
             self._cold += 1
-        elif warm:
+            return self._once(call)[0]
+        if known < SHORT_CALL:
             call()
-        start = self._clock()
-        for _ in range(calls):
-            call()
-        return float(self._clock() - start) / calls
+        calls = _how_many(known, GROUP_SECONDS)
+        least, end = math.inf, clock() + 2 * BLOCK_SECONDS
+        for _ in range(_how_many(max(self._seconds[self._default], GROUP_SECONDS), BLOCK_SECONDS)):
+            start = clock()
+            for _ in range(calls):
+                call()
+            stop = clock()
+            least = min(least, (stop - start) / calls)
+            if stop > end:
+                break
+        return float(least)
 
 
 class WrongOutput(Exception):
@@ -160,6 +218,17 @@ class WrongOutput(Exception):
 
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, WrongOutput) else f"{type(error).__name__}: {error}"
+
+
+def _how_many(each: float, together: float) -> int:
+    """Calls or groups of calls that take so many seconds, about; one if the clock makes no sense."""
+    return round(min(MOST_CALLS, max(1.0, together / each))) if each > 0 else 1
+
+
+def _middle(before: float, after: float) -> float:
+    """The geometric mean of two measurements of the default; the lesser one if the other was disturbed."""
+    least, most = sorted((before, after))
+    return math.sqrt(least * most) if most <= SAME_SPEED * least else least
 
 
 def _caches() -> NDArray[np.uint8]:

@@ -4,11 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfuse.tune import statistics
-
-ROUNDS = 5
-"""Of reweighting."""
-RIDGE = 0.1
-"""Measurements of its mean that each value of a parameter starts with."""
+from transfuse.tune.constants import MODEL_RIDGE, MODEL_ROUNDS
 
 
 def predict(
@@ -37,9 +33,9 @@ def predict(
     """
     columns = [values[:, None] == np.unique(values) for values in places.T]
     design = np.hstack([np.ones((len(places), 1)), *columns]).astype(float)
-    penalty = np.diag([1e-9, *[RIDGE] * (design.shape[1] - 1)])
+    penalty = np.diag([1e-9, *[MODEL_RIDGE] * (design.shape[1] - 1)])
     x, weights = design[measured], np.ones(len(measured))
-    for _ in range(ROUNDS):
+    for _ in range(MODEL_ROUNDS):
         weighted = x * weights[:, None]
         coefficients = np.linalg.solve(weighted.T @ x + penalty, weighted.T @ logs)
         residuals = logs - x @ coefficients

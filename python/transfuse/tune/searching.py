@@ -119,9 +119,8 @@ def search(
         kept = seed_of(journal) if journal is not None else None
         seed = secrets.randbelow(2**32) if kept is None else kept
     candidates = choose(space, default, target.effective)
-    source: Source = TargetSource(
-        target, candidates.configurations, candidates.default, cache=cache, clock=clock, check=check
-    )
+    timed = TargetSource(target, candidates.configurations, candidates.default, cache=cache, clock=clock, check=check)
+    source: Source = timed
     described = {
         "target": target.name,
         "description": target.describe(),
@@ -133,7 +132,7 @@ def search(
         if journal is not None:
             header = described | {"strategy": repr(strategy), "confidence": confidence, "check": check}
             header |= {"configurations": candidates.configurations, "machine": _machine()}
-            source = stack.enter_context(contextlib.closing(Journal(journal, header, source)))
+            source = stack.enter_context(contextlib.closing(Journal(journal, header, timed)))
         loop = Loop(
             candidates,
             source,
@@ -199,15 +198,12 @@ def as_target(target: Any, space: Space | None, default: Configuration | None) -
 def summarize(loop: Loop, answer: int, stopped: Stopped, **described: Any) -> TuningResult:
     """The result of a search that has ended."""
     configurations, samples, default = loop.candidates.configurations, loop.samples, loop.default
-    fresh: dict[int, list[float]] = {answer: [], default: []}
-    for observation in loop.observations:
-        if observation.phase == "validation" and observation.index in fresh:
-            fresh[observation.index].append(observation.seconds)
-    paired = bool(fresh[answer]) and len(fresh[answer]) == len(fresh[default])
-    seen = fresh if paired else {answer: samples[answer], default: samples[default]}
+    seen = [one.seconds for one in loop.observations if (one.phase, one.index) == ("validation", answer)] or samples[
+        answer
+    ]
     speedup, probability = Estimate(1.0, 1.0, 1.0), 0.0
-    if answer != default:
-        speedup, probability = statistics.ratio_of_times(seen[default], seen[answer], loop.confidence, paired=paired)
+    if answer != default and loop.source.reference is not None:
+        speedup, probability = statistics.ratio_of_times(loop.source.reference, seen, loop.confidence)
     return TuningResult(
         **described,
         space={name: list(values) for name, values in loop.candidates.parameters.items()},
@@ -231,10 +227,13 @@ def summarize(loop: Loop, answer: int, stopped: Stopped, **described: Any) -> Tu
 
 def _candidate(loop: Loop, index: int) -> Candidate:
     samples = loop.samples[index]
+    seconds = median(samples) if samples else None
+    if index == loop.default and loop.source.reference is not None:
+        seconds = loop.source.reference  # all times are relative to it
     state, reason = loop.source.failures.get(index, ("measured" if samples else "unmeasured", ""))
     return Candidate(
         loop.candidates.configurations[index],
-        median(samples) if samples else None,
+        seconds,
         len(samples),
         coefficient_of_variation(samples) if samples else 0.0,
         state,

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from transfuse.bench.statistics import Estimate
+from transfuse.tune.constants import CLIP
 
 Array = NDArray[np.float64]
 
 NORMAL_MAD = 1.4826
 """A normal distribution's standard deviation over its median absolute deviation."""
-CLIP = 2.5
-"""Standard deviations beyond which a sample counts as so many away."""
 
 
 def welch(
@@ -62,16 +61,16 @@ def two_sided_p(t: ArrayLike, degrees: ArrayLike) -> Array:
     return np.asarray(2 * _special().stdtr(degrees, -np.abs(t)), float)
 
 
-def ratio_of_times(slower: ArrayLike, faster: ArrayLike, confidence: float, *, paired: bool) -> tuple[Estimate, float]:
-    """The ratio of two geometric means with its t interval, and the probability that it is above 1.
+def ratio_of_times(reference: float, faster: ArrayLike, confidence: float) -> tuple[Estimate, float]:
+    """The ratio of a known time to a geometric mean, with its t interval, and the probability that it is above 1.
 
     Parameters
     ----------
-    slower, faster : (n,), (m,)
+    reference : float
+        Seconds, to which the others are relative.
+    faster : (n,)
         Seconds.
     confidence : float
-    paired : bool
-        Samples with the same number were taken together.
 
     Returns
     -------
@@ -79,22 +78,13 @@ def ratio_of_times(slower: ArrayLike, faster: ArrayLike, confidence: float, *, p
         Its bounds are 0 and infinite with a single sample.
     probability : float
     """
-    a, b = np.log(np.asarray(slower, float)), np.log(np.asarray(faster, float))
-    if min(a.size, b.size) < 2:
-        value = math.exp(a.mean() - b.mean()) if min(a.size, b.size) else math.nan
-        return Estimate(value, 0.0, math.inf), 0.5
-    if paired:
-        pairs = a - b
-        difference, error, degrees = pairs.mean(), math.sqrt(pairs.var(ddof=1) / pairs.size), float(pairs.size - 1)
-        t = difference / error if error else math.copysign(math.inf, difference) if difference else 0.0
-    else:
-        summary = (b.mean(), b.var(ddof=1), b.size)
-        t, freedom = welch(a.mean(), a.var(ddof=1), a.size, summary)
-        difference, degrees = a.mean() - b.mean(), float(freedom)
-        error = math.sqrt(a.var(ddof=1) / a.size + b.var(ddof=1) / b.size)
+    gains = math.log(reference) - np.log(np.asarray(faster, float))
+    if gains.size < 2:
+        return Estimate(math.exp(gains.mean()) if gains.size else math.nan, 0.0, math.inf), 0.5
+    gain, error, degrees = gains.mean(), math.sqrt(gains.var(ddof=1) / gains.size), float(gains.size - 1)
+    t = gain / error if error else math.copysign(math.inf, gain) if gain else 0.0
     half = float(_special().stdtrit(degrees, (1 + confidence) / 2)) * error
-    bounds = [math.exp(difference + sign * half) for sign in (0, -1, 1)]
-    return Estimate(*bounds), float(_special().stdtr(degrees, t)) if t else 0.5
+    return Estimate(*np.exp(gain + half * np.array([0, -1, 1])).tolist()), float(_special().stdtr(degrees, t))
 
 
 def locations(logs: Array, scale: float) -> Array:
@@ -118,13 +108,6 @@ def locations(logs: Array, scale: float) -> Array:
     centres = np.take_along_axis(np.sort(logs, axis=0), (counts[None] - 1) // 2, axis=0)
     residuals = np.clip(logs - centres, -CLIP * scale, CLIP * scale)
     return np.asarray(centres[0] + np.nansum(residuals, axis=0) / counts, float)
-
-
-def clipped_mean(values: ArrayLike, scale: float) -> float:
-    """A robust mean of values with outliers on either side: those far from the median count as CLIP scales away."""
-    x = np.asarray(values, float)
-    centre = np.median(x)
-    return float(centre + np.clip(x - centre, -CLIP * scale, CLIP * scale).mean())
 
 
 def pooled_scale(differences: ArrayLike, *, prior: float, weight: float) -> float:

@@ -6,13 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfuse.tune import statistics
+from transfuse.tune.constants import PRIOR_SCALE, PRIOR_WEIGHT, TAIL
 
 
 class Table:
     """All logarithms, by candidate, with robust means and one variance for all."""
-
-    PRIOR_SCALE = 0.03
-    PRIOR_WEIGHT = 4.0
 
     def __init__(self, candidates: int) -> None:
         self.logs = np.full((8, candidates), np.nan)
@@ -20,18 +18,11 @@ class Table:
         self.tries = np.zeros(candidates, np.intp)
 
     def add(self, asked: Iterable[int], logs: NDArray[np.float64]) -> None:
-        """A round: a sample of each of these candidates; NaN for one that has failed, which is forgotten.
-
-        What the whole round is slower than those before is taken off: the mean over the candidates that are known.
-        """
+        """A sample of each of these candidates; NaN for one that has failed, which is forgotten."""
         indices = np.fromiter(asked, np.intp)
         self.tries[indices] += 1
         self.counts[indices[~np.isfinite(logs)]] = 0
         indices, logs = indices[np.isfinite(logs)], logs[np.isfinite(logs)]
-        known = self.counts[indices] > 0
-        if known.sum() > 1:
-            slower = logs[known] - self.means()[indices[known]]
-            logs = logs - statistics.locations(slower[:, None], self.scale())
         if len(indices) and self.counts[indices].max() == len(self.logs):
             self.logs = np.vstack([self.logs, np.full_like(self.logs, np.nan)])
         self.logs[self.counts[indices], indices] = logs
@@ -47,9 +38,7 @@ class Table:
         """The standard deviation of a sample."""
         several = self.logs[:, self.counts > 1]
         differences = np.diff(several, axis=0)
-        return statistics.pooled_scale(
-            differences[np.isfinite(differences)], prior=self.PRIOR_SCALE, weight=self.PRIOR_WEIGHT
-        )
+        return statistics.pooled_scale(differences[np.isfinite(differences)], prior=PRIOR_SCALE, weight=PRIOR_WEIGHT)
 
     def means(self) -> NDArray[np.float64]:
         """Robust ones; infinite for candidates without samples."""
@@ -59,12 +48,12 @@ class Table:
 
     def better_than(self, best: int) -> NDArray[np.float64]:
         """The probability of each candidate of being better than this one, by Welch's test with the pooled variance."""
-        means, variance, measured = self.means(), self.scale() ** 2, self.counts > 0
+        means, measured = self.means(), self.counts > 0
+        variances = (self.scale() * (1 + TAIL / np.maximum(self.counts, 1) ** 2)) ** 2
         probability = np.zeros(len(means))
-        t, _ = statistics.welch(
-            means[measured], variance, self.counts[measured], (means[best], variance, self.counts[best])
-        )
-        degrees = self.PRIOR_WEIGHT + (self.counts[measured] - 1).sum()
+        other = means[best], variances[best], self.counts[best]
+        t, _ = statistics.welch(means[measured], variances[measured], self.counts[measured], other)
+        degrees = PRIOR_WEIGHT + (self.counts[measured] - 1).sum()
         probability[measured] = statistics.probability_less(t, degrees)
         probability[best] = 0
         return probability

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -18,10 +19,6 @@ MOST_KEYS = 1024
 """More keys in a block count as so many (kMostKeys of src/core/constants.hpp)."""
 SPLIT_QUERIES = 64
 """So many queries that share keys are the most whose keys are shared among threads, by key_chunk (kSplitQueries)."""
-IN_PLACE_QUERIES = 16
-"""So many are the most whose keys are read in place (kInPlaceQueries)."""
-IN_PLACE_SCORES = 8192
-"""By default their blocks have so many scores (kInPlaceScores)."""
 
 
 class Target(Protocol):
@@ -135,8 +132,13 @@ class _Operation:
 
     @property
     def default(self) -> Configuration:
-        """The constants table's blocks."""
-        return default_configuration(self.operation, self.isa, self.dtype) | {"threads": self.threads}
+        """What a call uses without wisdom, said in full, so that wisdom in this process changes nothing in it."""
+        return _core.default_config(self.operation, self.isa, self.dtype, self.sizes) | {"threads": self.threads}
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """By which a call looks up what was found."""
+        raise NotImplementedError
 
 
 class MatmulT(_Operation):
@@ -169,6 +171,11 @@ class MatmulT(_Operation):
         _require_positive(m=m, k=k, n=n)
         case = matmul_t.MatmulT(m, k, n, (batch,) if isinstance(batch, int) else tuple(batch))
         super().__init__(matmul_t.OPERATION, case, transfuse.matmul_t, dtype, threads)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """(batch, m, k, n)."""
+        return math.prod(self.case.batch), self.case.m, self.case.k, self.case.n
 
     def _limits(self) -> dict[str, int]:
         return {"block_m": self.case.m, "block_n": self.case.n, "block_k": self.case.k}
@@ -224,15 +231,15 @@ class Attention(_Operation):
         super().__init__(attention.OPERATION, case, transfuse.attention, dtype, threads)
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """(batch, q_heads, kv_heads, queries, keys, head_dim, causal)."""
+        c = self.case
+        return c.batch, c.heads, c.kv_heads, c.queries, c.keys, c.depth, int(c.option == "causal")
+
+    @property
     def _sharing(self) -> int:
         """Queries that share keys: those of all heads of a group."""
         return int(self.case.queries * self.case.group)
-
-    @property
-    def default(self) -> Configuration:
-        """The constants table's blocks; larger ones for few queries."""
-        few = self._sharing <= IN_PLACE_QUERIES and self.case.depth <= 256 and self.isa != "scalar"
-        return super().default | ({"block_kv": min(MOST_KEYS, IN_PLACE_SCORES // self._sharing)} if few else {})
 
     def _options(self) -> dict[str, Any]:
         return {"causal": "lower_right"} if self.case.option else {}
@@ -249,41 +256,6 @@ class Attention(_Operation):
         """Blocks from a sixteenth of the default's size to some times it, and threads."""
         blocks = {32, 64, 128, 192, 256, 384, 512, 1024}
         return self._with_threads({"block_q": blocks, "block_kv": blocks, "key_chunk": blocks | {2048, 4096}})
-
-
-def default_configuration(operation: str, isa: str, dtype: str) -> Configuration:
-    """What an operation uses without tuning: the blocks of the constants table.
-
-    They are said in full, so that wisdom in this process does not change what they mean.
-    """
-    names, rows = _CONSTANTS[operation]
-    return dict(zip(names, rows[isa, dtypes.arithmetic(dtype)], strict=True))
-
-
-_CONSTANTS = {  # src/core/constants.hpp; a test compares
-    "matmul_t": (
-        ("block_m", "block_n", "block_k"),
-        {
-            ("scalar", "float32"): (128, 128, 256),
-            ("scalar", "float64"): (128, 128, 256),
-            ("avx2", "float32"): (240, 72, 512),
-            ("avx2", "float64"): (240, 72, 384),
-            ("avx512", "float32"): (256, 84, 512),
-            ("avx512", "float64"): (256, 84, 512),
-        },
-    ),
-    "attention": (
-        ("block_q", "block_kv", "key_chunk"),
-        {
-            ("scalar", "float32"): (64, 256, 1024),
-            ("scalar", "float64"): (64, 256, 1024),
-            ("avx2", "float32"): (512, 256, 1024),
-            ("avx2", "float64"): (512, 256, 1024),
-            ("avx512", "float32"): (512, 256, 1024),
-            ("avx512", "float64"): (512, 256, 1024),
-        },
-    ),
-}
 
 
 def _thread_counts(most: int) -> list[int]:

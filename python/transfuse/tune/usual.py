@@ -12,22 +12,17 @@ from transfuse import bench
 from transfuse.bench.matmul_t import MatmulT as MatmulTCase
 from transfuse.bench.statistics import Estimate, ratio_interval
 from transfuse.tune.candidates import choose
+from transfuse.tune.constants import BLOCK_SECONDS, FEWEST_ROUNDS, MOST_ROUNDS, PASSES, SEARCH_SHARE, SHORT_CALL
 from transfuse.tune.loop import Progress
 from transfuse.tune.recording import record
 from transfuse.tune.result import TuningResult
-from transfuse.tune.sampling import SAMPLE_SECONDS, Clock
+from transfuse.tune.sampling import Clock
 from transfuse.tune.searching import as_target, search
 from transfuse.tune.space import Configuration, Space
 from transfuse.tune.targets import Attention, MatmulT
 
 Verdict = Literal["faster", "default stays", "undecided", "no choice", "no time"]
 
-SEARCH_SHARE = 0.8
-"""Of the time for a shape; the rest is for measuring what was found once more."""
-FEWEST_ROUNDS, MOST_ROUNDS = 10, 100
-"""Of these last measurements."""
-PASSES = 3
-"""A search needs time for so many measurements of each candidate on average: checking one costs as much as one."""
 EVEN = Estimate(1.0, 1.0, 1.0)
 
 
@@ -201,8 +196,8 @@ def _seconds_of_call(target: MatmulT | Attention, configuration: Configuration, 
 
 
 def _cost(seconds: float) -> float:
-    """Seconds of a measurement, with the untimed call before it."""
-    return 2 * max(seconds, SAMPLE_SECONDS)
+    """Seconds of a measurement and that of the default, with the untimed calls before them."""
+    return 2 * (max(seconds, BLOCK_SECONDS) + (seconds if seconds < SHORT_CALL else 0))
 
 
 def _near(space: Space, default: Configuration, target: MatmulT | Attention) -> Space:
