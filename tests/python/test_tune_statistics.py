@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from transfuse.tune import statistics
+from transfuse.tune.table import Table
 
 
 def summary(x):
@@ -58,23 +59,23 @@ def test_interval_covers(rng):
     assert stats.binomtest(covered, 2000, 0.95).pvalue > 1e-3
 
 
-def test_locations_of_one_and_two_samples():
-    logs = np.array([[1.0, 1.0, 1.0], [np.nan, 1.02, 3.0]])
-    np.testing.assert_allclose(statistics.locations(logs, 0.02), [1.0, 1.01, 1 + 0.02 * statistics.CLIP / 2])
-
-
-def test_locations_ignore_outliers(rng):
+def test_medians_against_numpy(rng):
     logs = rng.normal(0, 0.02, (9, 200))
-    clean = statistics.locations(logs, 0.02)
-    np.testing.assert_allclose(clean, logs.mean(axis=0), atol=0.01)
-    logs[rng.integers(9, size=200), np.arange(200)] += 2
-    assert np.abs(statistics.locations(logs, 0.02) - clean).max() < 0.03
-    assert np.abs(logs.mean(axis=0) - clean).min() > 0.1
+    np.testing.assert_array_equal(statistics.medians(logs), np.median(logs, axis=0))
 
 
-def test_locations_do_not_depend_on_the_order(rng):
-    logs = rng.normal(0, 0.02, (6, 20))
-    np.testing.assert_allclose(statistics.locations(logs, 0.02), statistics.locations(logs[::-1], 0.02))
+def test_the_lower_of_two_middle_samples_counts():
+    logs = np.array([[1.0, 1.0, 4.0, 1.0], [np.nan, 1.02, 3.0, 9.0], [np.nan, np.nan, 2.0, 8.0], [np.nan] * 3 + [7.0]])
+    np.testing.assert_array_equal(statistics.medians(logs), [1.0, 1.0, 3.0, 7.0])
+
+
+def test_the_error_of_a_median(rng):
+    table = Table(2)
+    for sample in rng.normal(0, 0.02, (400, 2)):
+        table.add([0, 1], sample)
+    medians = np.median(rng.normal(0, 0.02, (400, 2000)), axis=0)
+    np.testing.assert_allclose(table.errors(), medians.std(), rtol=0.1)
+    assert np.isinf(Table(1).errors()).all()
 
 
 def test_pooled_scale_finds_the_standard_deviation(rng):

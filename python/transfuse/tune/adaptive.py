@@ -32,7 +32,7 @@ class Adaptive:
 
     p_plausible: float = 0.05
     p_switch: float = 0.7
-    extra_repeats_best: int = 1
+    extra_repeats_best: int = 2
     scouts: int = 8
     cap: int = 30
     name: ClassVar[str] = "adaptive"

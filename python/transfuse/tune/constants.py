@@ -25,11 +25,11 @@ UNKNOWN_CACHE = 32 << 20
 ATTEMPTS = 3
 """Measurements that may come out zero, negative or not finite, one after another."""
 
-CLIP = 1.0
-"""Standard deviations beyond which a sample counts as so many away: close to a median, which the tails do not shift."""
-TAIL = 10.0
+MEDIAN_ERROR = 1.2533
+"""The standard error of a median over that of a mean, of normal samples: the square root of pi / 2."""
+TAIL = 30.0
 """The tails of timings are heavy: the standard error of n samples counts as wider by TAIL / n² times itself, so that a
-candidate that is not far slower leaves after three samples at the earliest."""
+candidate that is not far slower leaves after some five samples at the earliest."""
 PRIOR_SCALE, PRIOR_WEIGHT = 0.03, 4.0
 """The standard deviation of a measurement before any was repeated, and how many differences that counts as."""
 

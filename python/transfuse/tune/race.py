@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfuse.tune import statistics
-from transfuse.tune.constants import PROOF_TIGHTEST, RACE_TIGHTEST, TAIL
+from transfuse.tune.constants import PROOF_TIGHTEST, RACE_TIGHTEST
 from transfuse.tune.genetic import hypercube
 from transfuse.tune.loop import BudgetSpent, Loop
 from transfuse.tune.screening import effects, predict
@@ -59,8 +59,8 @@ class Race:
     batch: float = 1.5
     far: float = 3.5
     scouts: int = 8
-    mistake: float = 0.02
-    rounds: int = 60
+    mistake: float = 0.05
+    rounds: int = 120
     proofs: int = 150
     reserve: float = 0.2
     name: ClassVar[str] = "race"
@@ -91,14 +91,14 @@ class Race:
             asked = np.array(hypercube(places, loop.default, size, loop.rng))
         while len(asked):
             table.add(asked, loop.measure(asked))
-            done, means = np.flatnonzero(table.counts), table.means()
-            predictions, scale = predict(places, done, means[done])
-            plausible = predictions - self.far * scale < means.min()
+            done, medians = np.flatnonzero(table.counts), table.medians()
+            predictions, scale = predict(places, done, medians[done])
+            plausible = predictions - self.far * scale < medians.min()
             new = plausible & (table.tries == 0)
-            loop.report(int(means.argmin()), done.size + int(new.sum()))
+            loop.report(int(medians.argmin()), done.size + int(new.sum()))
             left = np.flatnonzero(new)
             asked = left[np.argsort(predictions[left], kind="stable")][:size]
-        outliers = plausible & (table.counts == 1) & (means - predictions > self.far * scale)
+        outliers = plausible & (table.counts == 1) & (medians - predictions > self.far * scale)
         return np.flatnonzero(table.counts), np.flatnonzero(outliers)
 
     def _race(self, loop: Loop, table: Table, alive: Indices, again: Indices) -> None:
@@ -120,19 +120,18 @@ class Race:
         alive = alive[table.counts[alive] > 0]
         if not alive.size:
             return alive
-        means, counts = table.means()[alive], table.counts[alive]
-        best = means.argmin()
+        medians, errors, counts = table.medians()[alive], table.errors()[alive], table.counts[alive]
+        best = medians.argmin()
         both = 2 / (1 / counts + 1 / counts[best])
-        width = math.sqrt(2) * self._width(both, table.scale())
-        ahead = means[best] - means + width > math.log1p(self.tie)
+        width = self._bound(both) * np.hypot(errors, errors[best])
+        ahead = medians[best] - medians + width > math.log1p(self.tie)
         ahead[best] = True
-        width = self._width(counts, table.scale())
-        return np.asarray(alive[ahead & (_default(loop) - means + width > math.log1p(self.minimum_effect))])
+        width = self._bound(counts) * errors
+        return np.asarray(alive[ahead & (_default(loop) - medians + width > math.log1p(self.minimum_effect))])
 
-    def _width(self, counts: NDArray[Any], scale: float) -> NDArray[np.float64]:
-        """By how much means of so many samples are not off, on one side."""
-        bound = statistics.normal_mixture(counts, 2 * self.mistake, best_at=RACE_TIGHTEST)
-        return np.asarray(bound * scale * (1 + TAIL / counts**2) / np.sqrt(counts), float)
+    def _bound(self, counts: NDArray[Any]) -> NDArray[np.float64]:
+        """Standard errors that a median of so many samples is not off by, on one side."""
+        return statistics.normal_mixture(counts, 2 * self.mistake, best_at=RACE_TIGHTEST)
 
     def _prove(self, loop: Loop, leader: int) -> bool:
         """Whether fresh samples show that the leader gains something, and more than half of them enough.

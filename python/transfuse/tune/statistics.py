@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from transfuse.bench.statistics import Estimate
-from transfuse.tune.constants import CLIP
 
 Array = NDArray[np.float64]
 
@@ -87,27 +86,20 @@ def ratio_of_times(reference: float, faster: ArrayLike, confidence: float) -> tu
     return Estimate(*np.exp(gain + half * np.array([0, -1, 1])).tolist()), float(_special().stdtr(degrees, t))
 
 
-def locations(logs: Array, scale: float) -> Array:
-    """Robust means of columns: samples far from the lower median count as CLIP standard deviations away.
-
-    Outliers of timings are slow ones, so of an even number of samples the lower of the two middle ones is the centre:
-    of two samples, the smaller.
+def medians(logs: Array) -> Array:
+    """Of columns: of an even number of samples the lower of the two middle ones, because outliers of timings are slow.
 
     Parameters
     ----------
     logs : (samples, columns)
         NaN where there is none; each column has at least one.
-    scale : float
-        The standard deviation of a sample.
 
     Returns
     -------
     (columns,)
     """
-    counts = np.isfinite(logs).sum(axis=0)
-    centres = np.take_along_axis(np.sort(logs, axis=0), (counts[None] - 1) // 2, axis=0)
-    residuals = np.clip(logs - centres, -CLIP * scale, CLIP * scale)
-    return np.asarray(centres[0] + np.nansum(residuals, axis=0) / counts, float)
+    middle = (np.isfinite(logs).sum(axis=0) - 1) // 2
+    return np.asarray(np.take_along_axis(np.sort(logs, axis=0), middle[None], axis=0)[0], float)
 
 
 def pooled_scale(differences: ArrayLike, *, prior: float, weight: float) -> float:

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfuse.tune import statistics
-from transfuse.tune.constants import PRIOR_SCALE, PRIOR_WEIGHT, TAIL
+from transfuse.tune.constants import MEDIAN_ERROR, PRIOR_SCALE, PRIOR_WEIGHT, TAIL
 
 
 class Table:
-    """All logarithms, by candidate, with robust means and one variance for all."""
+    """All logarithms, by candidate, with medians and one variance for all."""
 
     def __init__(self, candidates: int) -> None:
         self.logs = np.full((8, candidates), np.nan)
@@ -29,9 +29,9 @@ class Table:
         self.counts[indices] += 1
 
     def fastest(self, most: int, among: NDArray[np.intp] | None = None) -> list[int]:
-        """By their robust means, the fastest first."""
+        """By their medians, the fastest first."""
         measured = np.flatnonzero(self.counts) if among is None else among[self.counts[among] > 0]
-        order = np.argsort(self.means()[measured], kind="stable")[:most]
+        order = np.argsort(self.medians()[measured], kind="stable")[:most]
         return [int(index) for index in measured[order]]
 
     def scale(self) -> float:
@@ -40,19 +40,25 @@ class Table:
         differences = np.diff(several, axis=0)
         return statistics.pooled_scale(differences[np.isfinite(differences)], prior=PRIOR_SCALE, weight=PRIOR_WEIGHT)
 
-    def means(self) -> NDArray[np.float64]:
-        """Robust ones; infinite for candidates without samples."""
-        means, measured = np.full(len(self.counts), np.inf), self.counts > 0
-        means[measured] = statistics.locations(self.logs[: self.counts.max(), measured], self.scale())
-        return means
+    def medians(self) -> NDArray[np.float64]:
+        """Infinite for candidates without samples."""
+        medians, measured = np.full(len(self.counts), np.inf), self.counts > 0
+        medians[measured] = statistics.medians(self.logs[: self.counts.max(), measured])
+        return medians
+
+    def errors(self) -> NDArray[np.float64]:
+        """The medians' standard errors, those of few samples widened for heavy tails; infinite where there are none."""
+        counts = self.counts.astype(float)
+        with np.errstate(divide="ignore"):
+            return np.asarray(MEDIAN_ERROR * self.scale() * (1 + TAIL / counts**2) / np.sqrt(counts))
 
     def better_than(self, best: int) -> NDArray[np.float64]:
         """The probability of each candidate of being better than this one, by Welch's test with the pooled variance."""
-        means, measured = self.means(), self.counts > 0
-        variances = (self.scale() * (1 + TAIL / np.maximum(self.counts, 1) ** 2)) ** 2
-        probability = np.zeros(len(means))
-        other = means[best], variances[best], self.counts[best]
-        t, _ = statistics.welch(means[measured], variances[measured], self.counts[measured], other)
+        medians, measured = self.medians(), self.counts > 0
+        probability = np.zeros(len(medians))
+        variances, counts = self.errors()[measured] ** 2 * self.counts[measured], self.counts[measured]
+        other = medians[best], self.errors()[best] ** 2 * self.counts[best], self.counts[best]
+        t, _ = statistics.welch(medians[measured], variances, counts, other)
         degrees = PRIOR_WEIGHT + (self.counts[measured] - 1).sum()
         probability[measured] = statistics.probability_less(t, degrees)
         probability[best] = 0
