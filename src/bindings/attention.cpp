@@ -92,7 +92,7 @@ TypeError
     A dtype that is not one of these, mixed dtypes, neither `k` and `v` nor a `cache` or both, a mask that is not bool, lengths that are not integers, an object
     that is no array, a tensor that requires grad.
 MemoryError
-    The results or the working memory (a thread's grows with the depth, 0.4 MiB at 64, not with the sequences; few queries
+    The results or the working memory (a thread's grows with the depth, 0.4 MiB at 64 and 0.6 for few queries, not with the sequences; few queries
     of long keys need some 20 numbers more than Dv for every `key_chunk` of them) cannot be allocated.
 
     Nothing has been written to `out` then.
@@ -177,6 +177,8 @@ PyObject* attention(PyObject* /*module*/, PyObject* const* args, Py_ssize_t posi
     std::optional<CachedTokens> cached;
     const auto prepare = [&] {
       if (is_none(given[kCache])) {
+        if (given[kK] != nullptr && is_cache(given[kK]))
+          throw TypeError("k: expected an array, got a KVCache; pass it as cache=");
         for (const Parameter needed : {kK, kV}) signature.require(needed, given);
         k.emplace(given[kK], "k", Elements::floating);
         v.emplace(given[kV], "v", Elements::floating);

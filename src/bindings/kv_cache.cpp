@@ -14,8 +14,8 @@ constexpr const char* kDocumentation =
     R"(Keys and values of a generation so far, for ``attention(q, cache=cache)``.
 
 Appending copies the new tokens only; attention reads them where they are. Memory is laid out as (batch, kv_heads,
-capacity, head_dim), each head's tokens one after another, so that a query reads them in one stream, and is taken from the
-system as tokens come.
+capacity, head_dim), each head's tokens one after another, so that a query reads them in one stream. It is taken from the
+system as tokens come: of huge pages, where the system has them, 2 MiB at a time for each head.
 
 Parameters
 ----------
@@ -38,7 +38,8 @@ ValueError, TypeError, MemoryError
 
 Notes
 -----
-Any number of threads may attend at the same time. :meth:`append` and :meth:`grow` do not disturb those that have begun;
+Any number of threads may attend at the same time. :meth:`append` and :meth:`grow` copy on the calling thread, with the
+interpreter lock held, and do not disturb those that have begun;
 :meth:`truncate` and :meth:`reset` do not either, but what is appended after them takes the place of what they forgot.
 
 Examples
@@ -109,9 +110,10 @@ std::string representation(const KVCache& cache) {
 
 }  // namespace
 
+bool is_cache(PyObject* object) { return py::isinstance<KVCache>(object); }
+
 const KVCache& read_cache(PyObject* object) {
-  if (!py::isinstance<KVCache>(object))
-    throw TypeError("cache: expected a transfuse.KVCache or None, got " + type_name(object));
+  if (!is_cache(object)) throw TypeError("cache: expected a transfuse.KVCache or None, got " + type_name(object));
   return py::handle(object).cast<const KVCache&>();
 }
 
@@ -136,19 +138,23 @@ lengths : array of ints (batch,), optional
 Raises
 ------
 ValueError
-    Shapes or lengths that do not fit, a sequence that would exceed the capacity. The cache is as before then.
+    Shapes or lengths that do not fit, a sequence that would exceed the capacity, arrays in the cache's own memory. The
+    cache is as before then.
 TypeError
     Another dtype.)")
       .def(
           "truncate", [](KVCache& self, const py::handle& lengths) { self.truncate(read_lengths(self, lengths)); },
-          py::arg("lengths"), "Forget the tokens from ``lengths[b]`` on. ValueError if a sequence is shorter.")
+          py::arg("lengths"),
+          "Forget the tokens from ``lengths[b]`` on: (batch,) ints, or an int for all. ValueError if a sequence is "
+          "shorter.")
       .def("reset", &KVCache::reset, "Forget all tokens.")
       .def(
           "grow",
           [](KVCache& self, const py::handle& capacity) { self.grow(read_integer(capacity.ptr(), "capacity")); },
           py::arg("capacity"),
-          "Make room for `capacity` tokens of each sequence, by copying to new memory. ValueError if that is less than "
-          "the capacity; arrays that were taken from the cache before keep the old memory.")
+          "Make room for `capacity` tokens of each sequence, by copying to new memory: until then there are both. "
+          "ValueError if that is less than the capacity; arrays that were taken from the cache before keep the old "
+          "memory.")
       .def_property_readonly("batch", &KVCache::batch)
       .def_property_readonly("kv_heads", &KVCache::kv_heads)
       .def_property_readonly("capacity", &KVCache::capacity, "Tokens that each sequence may have at most.")

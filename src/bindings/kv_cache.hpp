@@ -13,4 +13,6 @@ void define_kv_cache(pybind11::module_& m);
 /// \throws TypeError if it is no KVCache
 const KVCache& read_cache(PyObject* object);
 
+bool is_cache(PyObject* object);
+
 }  // namespace transfuse::python

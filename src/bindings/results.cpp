@@ -34,12 +34,22 @@ std::size_t total() {
   return bytes;
 }
 
+void drop_kept() {
+  for (Block* const block : kept()) std::free(block);
+  kept().clear();
+}
+
 Block* new_block(std::size_t size) {
   if (size > SIZE_MAX - sizeof(Block) - kHugePage) return nullptr;
-  const std::size_t bytes = (size + sizeof(Block) + kHugePage - 1) / kHugePage * kHugePage;
-  void* const memory = std::aligned_alloc(kHugePage, bytes);
+  const std::size_t unit = size < kHugePage ? alignof(Block) : kHugePage;  // small ones come from resizing
+  const std::size_t bytes = (size + sizeof(Block) + unit - 1) / unit * unit;
+  void* memory = std::aligned_alloc(unit, bytes);
+  if (memory == nullptr) {  // perhaps because of what is kept
+    drop_kept();
+    memory = std::aligned_alloc(unit, bytes);
+  }
   if (memory == nullptr) return nullptr;
-  madvise(memory, bytes, MADV_HUGEPAGE);  // advice: failing is harmless
+  if (unit == kHugePage) madvise(memory, bytes, MADV_HUGEPAGE);  // advice: failing is harmless
   return ::new (memory) Block{bytes - sizeof(Block)};
 }
 
@@ -65,6 +75,10 @@ void release(void* /*context*/, void* data, std::size_t /*size*/) {
   if (data == nullptr) return;
   auto& blocks = kept();
   Block* const block = Block::of(data);
+  if (block->capacity > kKeptResults || block->capacity < kLargeResult / 2) {
+    std::free(block);
+    return;
+  }
   try {
     blocks.push_back(block);
   } catch (const std::bad_alloc&) {
@@ -80,8 +94,7 @@ void release(void* /*context*/, void* data, std::size_t /*size*/) {
   blocks.erase(blocks.begin(), last);
 }
 
-// NumPy asks for these when an array is resized.
-
+/// For completeness: new_array() never asks for zeros.
 void* allocate_zeros(void* context, std::size_t count, std::size_t size) {
   std::size_t bytes = 0;
   if (__builtin_mul_overflow(count, size, &bytes)) return nullptr;
@@ -90,13 +103,16 @@ void* allocate_zeros(void* context, std::size_t count, std::size_t size) {
   return data;
 }
 
+/// When an array is resized. What is much smaller moves, so that it does not hold the large block.
 void* reallocate(void* context, void* data, std::size_t size) {
-  if (data != nullptr && size <= Block::of(data)->capacity) return data;
-  void* const larger = allocate(context, size);
-  if (larger == nullptr || data == nullptr) return larger;
-  std::memcpy(larger, data, std::min(size, Block::of(data)->capacity));
+  if (data == nullptr) return allocate(context, size);
+  const std::size_t capacity = Block::of(data)->capacity;
+  if (size <= capacity && size >= capacity / 2) return data;
+  void* const other = allocate(context, size);
+  if (other == nullptr) return nullptr;
+  std::memcpy(other, data, std::min(size, capacity));
   release(context, data, 0);
-  return larger;
+  return other;
 }
 
 PyDataMem_Handler handler = {"transfuse", 1, {nullptr, allocate, allocate_zeros, reallocate, release}};

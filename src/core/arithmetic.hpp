@@ -1,6 +1,7 @@
 // Index arithmetic that is 64 bits wide and never overflows silently.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <optional>
 
@@ -21,6 +22,11 @@ constexpr std::optional<std::int64_t> checked_add(std::int64_t a, std::int64_t b
 /// The product, or the largest value if it does not fit: for estimates of work.
 constexpr std::int64_t saturating_multiply(std::int64_t a, std::int64_t b) {
   return checked_multiply(a, b).value_or(INT64_MAX);
+}
+
+/// The largest power of two that is not above `value`, which is positive.
+constexpr std::int64_t power_of_two_below(std::int64_t value) {
+  return static_cast<std::int64_t>(std::bit_floor(static_cast<std::uint64_t>(value)));
 }
 
 /// Both non-negative, divisor positive.

@@ -133,7 +133,8 @@ constexpr std::int64_t kAttentionParallelWork = 200'000;
 constexpr std::int64_t kSplitQueries = 64;
 constexpr std::int64_t kInPlaceQueries = 16;
 
-/// In place, blocks of keys are as large as that all queries have so many scores: longer streams from memory.
+/// In place, blocks of keys are as large as that all queries have so many scores at most: longer streams from memory.
+/// Powers of two, so that parts of key_chunk are whole blocks.
 constexpr std::int64_t kInPlaceScores = 8192;
 
 /// In place, all queries meet so many keys before the next ones: some 8 KiB, which the first-level cache holds. Their

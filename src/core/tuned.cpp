@@ -70,7 +70,7 @@ AttentionConfig default_config(Isa isa, DType dtype, const AttentionProblem& p) 
       saturating_multiply(p.q_heads / std::max<std::int64_t>(1, p.kv_heads), std::max<std::int64_t>(1, p.queries));
   const bool in_place = sharing <= kInPlaceQueries && p.head_dim <= kRunLength;
   if (in_place && isa != Isa::scalar)  // which sums up the probabilities of a block one after another
-    config.block_kv = std::min(kMostKeys, kInPlaceScores / std::max<std::int64_t>(1, sharing));
+    config.block_kv = std::min(kMostKeys, power_of_two_below(kInPlaceScores / std::max<std::int64_t>(1, sharing)));
   return config;
 }
 

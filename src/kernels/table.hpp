@@ -122,7 +122,7 @@ struct AttentionPiece {
   std::int64_t parts, first_part, part_keys;
   bool in_place;  // few queries: keys and values, whose elements are adjacent, are not packed
 
-  // Working memory, aligned to 64 bytes; its sizes are those of Memory in operations/attention.cpp.
+  // Working memory, aligned to 64 bytes; its sizes are those of Plan::place_memory().
   std::int64_t block_kv;  // keys that are packed and met at a time, at most kMostKeys
   std::byte* queries;     // those of a tile, kScoreRow elements each
   std::byte* packed_k;

@@ -178,6 +178,21 @@ def test_what_append_refuses(rng, stored, error, message, changes):
     assert state(cache) == before
 
 
+def test_append_refuses_the_caches_own_memory(rng):
+    cache = transfuse.KVCache(2, 3, 8, 4)
+    tokens = rng.standard_normal((2, 3, 6, 4)).astype(np.float32)
+    cache.append(tokens, tokens)
+    old = cache.keys
+    cache.truncate(1)
+    for k, v, name in ((old, tokens, "k"), (tokens, old[:, :, ::-1], "v")):
+        with pytest.raises(ValueError, match=f"^{name}: expected no memory shared with the cache; pass a copy$"):
+            cache.append(k, v)
+    np.testing.assert_array_equal(cache.lengths, [1, 1])
+    np.testing.assert_array_equal(cache.keys, tokens[:, :, :1])
+    cache.grow(16)
+    cache.append(old, old)  # that was the memory before
+
+
 def test_dtypes_that_append_refuses(rng, dtype):
     for stored in DTYPES:
         if stored == dtype:
@@ -399,6 +414,8 @@ def test_what_attention_refuses_with_a_cache(rng, dtype):
     refuse(TypeError, "cache: expected None beside k and v, got a KVCache", k=k, v=v)
     refuse(TypeError, "cache: expected None beside k and v, got a KVCache", v=v)
     refuse(TypeError, "cache: expected a transfuse.KVCache or None, got numpy.ndarray", cache=k)
+    with pytest.raises(TypeError, match=r"^attention: k: expected an array, got a KVCache; pass it as cache=$"):
+        transfuse.attention(q, cache)
     refuse(ValueError, "kv_lengths: expected None with a cache", kv_lengths=[4, 4])
     refuse(ValueError, "q: expected at least 3 dimensions with a cache, got shape", q=q[0, 0])
     refuse(ValueError, "q, k and v: expected q and k of the same depth", q=q[..., :5])

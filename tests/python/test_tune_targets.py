@@ -38,6 +38,7 @@ def test_few_queries_have_larger_blocks_of_keys():
         return _core.default_config("attention", isa, dtype, (1, heads, 2, queries, 5000, depth, 0))["block_kv"]
 
     assert [block_kv(2, 1), block_kv(2, 16), block_kv(32, 1), block_kv(8, 4)] == [1024, 512, 512, 512]
+    assert [block_kv(2, 8), block_kv(2, 9), block_kv(8, 3), block_kv(28, 1)] == [1024, 512, 512, 512]
     assert block_kv(2, 1, dtype="bfloat16") == 1024
     assert block_kv(2, 17) == block_kv(34, 1) == block_kv(2, 1, depth=257) == block_kv(2, 1, isa="scalar") == 256
 

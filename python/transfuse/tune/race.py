@@ -30,7 +30,7 @@ class Race:
     than the default's, and most of them gain `minimum_effect` or more.
 
     All measurements are relative to the default, so its own time is known and need not be measured again. The variance
-    is pooled over all candidates: so a candidate that is far slower leaves after a single sample.
+    is pooled over all candidates: so few samples say much.
 
     Parameters
     ----------

@@ -116,11 +116,10 @@ def _flat(rounds: int) -> Landscape:
 
 
 STANDARD: Mapping[str, Callable[[], tuple[Any, Space | None]]] = {
-    "attention_prefill": lambda: (Attention(1, 8, 1024, 64, causal=True), None),
-    "attention_decode": lambda: (Attention(1, 32, 1, 128, keys=4096, kv_heads=8), None),
+    "attention_prefill": lambda: (Attention(1, 8, 512, 64, causal=True), None),
+    "attention_decode": lambda: (Attention(1, 32, 1, 128, keys=1024, kv_heads=8), None),
     "matmul_t_square": lambda: (MatmulT(512, 512, 512), None),
     "matmul_t_skinny": lambda: (MatmulT(2048, 64, 64), None),
-    "matmul_t_large": lambda: (MatmulT(1024, 1024, 1024), None),
     "matmul_t_blocks": _many_blocks,
     "blocks_and_threads": _blocks_and_threads,
 }
