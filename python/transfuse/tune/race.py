@@ -12,7 +12,7 @@ from transfuse.tune.constants import PROOF_TIGHTEST, RACE_TIGHTEST
 from transfuse.tune.genetic import hypercube
 from transfuse.tune.loop import BudgetSpent, Loop
 from transfuse.tune.screening import effects, predict
-from transfuse.tune.table import Table
+from transfuse.tune.table import Table, median_errors
 
 Indices = NDArray[np.intp]
 
@@ -76,7 +76,7 @@ class Race:
         loop.reserve, loop.leader = 0.0, loop.best
         if loop.leader == loop.default:
             loop.validated = in_time
-        elif not self._prove(loop, loop.leader):
+        elif not self._prove(loop, loop.leader, table.scale()):
             loop.best = loop.default
         if not in_time:
             raise BudgetSpent
@@ -133,11 +133,12 @@ class Race:
         """Standard errors that a median of so many samples is not off by, on one side."""
         return statistics.normal_mixture(counts, 2 * self.mistake, best_at=RACE_TIGHTEST)
 
-    def _prove(self, loop: Loop, leader: int) -> bool:
+    def _prove(self, loop: Loop, leader: int, scale: float) -> bool:
         """Whether fresh samples show that the leader gains something, and more than half of them enough.
 
-        This is a sign test: nothing is assumed of the noise, whose tails are heavy on both sides; its median counts. A
-        sign has a standard deviation of 1/2 at most, so the bound holds for any number of samples.
+        A gain that is large against the noise shows in few samples, by the bounds of the race. A smaller one needs a
+        sign test: nothing is assumed of the noise, whose tails are heavy on both sides; its median counts. A sign has a
+        standard deviation of 1/2 at most, so the bound holds for any number of samples.
         """
         loop.phase = "validation"
         gains: list[float] = []
@@ -155,7 +156,8 @@ class Race:
             bound = statistics.normal_mixture(len(gains), 2 * (1 - loop.confidence), best_at=PROOF_TIGHTEST)
             margin = float(bound) * math.sqrt(len(gains)) / 2
             loop.report(leader, 2)
-            proven = faster > margin and enough > 0
+            large = np.median(gains) - bound * median_errors(scale, len(gains)) > need
+            proven = bool(large) or (faster > margin and enough > 0)
             loop.validated = proven or -enough > margin
             if loop.validated:
                 return proven

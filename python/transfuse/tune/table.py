@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from transfuse.tune import statistics
 from transfuse.tune.constants import MEDIAN_ERROR, PRIOR_SCALE, PRIOR_WEIGHT, TAIL
@@ -48,9 +48,8 @@ class Table:
 
     def errors(self) -> NDArray[np.float64]:
         """The medians' standard errors, those of few samples widened for heavy tails; infinite where there are none."""
-        counts = self.counts.astype(float)
         with np.errstate(divide="ignore"):
-            return np.asarray(MEDIAN_ERROR * self.scale() * (1 + TAIL / counts**2) / np.sqrt(counts))
+            return median_errors(self.scale(), self.counts)
 
     def better_than(self, best: int) -> NDArray[np.float64]:
         """The probability of each candidate of being better than this one, by Welch's test with the pooled variance."""
@@ -63,3 +62,9 @@ class Table:
         probability[measured] = statistics.probability_less(t, degrees)
         probability[best] = 0
         return probability
+
+
+def median_errors(scale: float, counts: ArrayLike) -> NDArray[np.float64]:
+    """Standard errors of medians of so many samples, those of few widened for heavy tails."""
+    n = np.asarray(counts, float)
+    return np.asarray(MEDIAN_ERROR * scale * (1 + TAIL / n**2) / np.sqrt(n))
