@@ -251,9 +251,11 @@ Object new_array(const Shape& shape, DType dtype) {
     dims[i] = shape.dims[i];
     bytes = saturating_multiply(bytes, shape.dims[i]);
   }
+  Object descriptor(reinterpret_cast<PyObject*>(new_descriptor(dtype)));  // before: it may import a module
   std::optional<ResultMemory> memory;
   if (bytes >= kLargeResult) memory.emplace();
-  return Object::checked(PyArray_SimpleNewFromDescr(shape.rank, dims, new_descriptor(dtype)));
+  return Object::checked(
+      PyArray_SimpleNewFromDescr(shape.rank, dims, reinterpret_cast<PyArray_Descr*>(descriptor.release())));
 }
 
 Object view_array(const ConstTensorView& view, Object owner) {

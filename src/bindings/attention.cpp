@@ -177,7 +177,7 @@ PyObject* attention(PyObject* /*module*/, PyObject* const* args, Py_ssize_t posi
     std::optional<CachedTokens> cached;
     const auto prepare = [&] {
       if (is_none(given[kCache])) {
-        if (given[kK] != nullptr && is_cache(given[kK]))
+        if (is_none(given[kV]) && !is_none(given[kK]) && is_cache(given[kK]))
           throw TypeError("k: expected an array, got a KVCache; pass it as cache=");
         for (const Parameter needed : {kK, kV}) signature.require(needed, given);
         k.emplace(given[kK], "k", Elements::floating);

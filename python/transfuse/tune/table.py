@@ -53,11 +53,11 @@ class Table:
 
     def better_than(self, best: int) -> NDArray[np.float64]:
         """The probability of each candidate of being better than this one, by Welch's test with the pooled variance."""
-        medians, measured = self.medians(), self.counts > 0
+        medians, errors, counts, measured = self.medians(), self.errors(), self.counts, self.counts > 0
         probability = np.zeros(len(medians))
-        variances, counts = self.errors()[measured] ** 2 * self.counts[measured], self.counts[measured]
-        other = medians[best], self.errors()[best] ** 2 * self.counts[best], self.counts[best]
-        t, _ = statistics.welch(medians[measured], variances, counts, other)
+        variances = errors[measured] ** 2 * counts[measured]
+        other = medians[best], errors[best] ** 2 * counts[best], counts[best]
+        t, _ = statistics.welch(medians[measured], variances, counts[measured], other)
         degrees = PRIOR_WEIGHT + (self.counts[measured] - 1).sum()
         probability[measured] = statistics.probability_less(t, degrees)
         probability[best] = 0
