@@ -26,8 +26,8 @@ class Race:
     all survivors once, in random order. A candidate leaves when it cannot be better than the leader by `tie`, or than
     the default by `minimum_effect`; its bound holds at all rounds at once
     (:func:`~transfuse.tune.statistics.normal_mixture`), so one may look after each. Survivors at the end are ties.
-    Last, the leader is measured anew, and wins only if these fresh samples prove a gain of `minimum_effect`, or if a sign
-    test of them proves a gain and most of them show `minimum_effect` or more.
+    Last, the leader is measured anew, and wins only if these fresh samples prove a gain of `minimum_effect`, or if a
+    sign test of them proves a gain and most of them show `minimum_effect` or more.
 
     All measurements are relative to the default, so its own time is known and need not be measured again. The variance
     is pooled over all candidates.
