@@ -25,6 +25,8 @@ _Window: TypeAlias = tuple[SupportsIndex | None, SupportsIndex | None]
 __version__: Final[str]
 COMPILER: Final[str]
 BUILT_ISAS: Final[tuple[str, ...]]
+MOST_KEYS: Final[int]  # more keys in a block count as so many
+SPLIT_QUERIES: Final[int]  # so many queries that share keys are the most whose keys are cut by key_chunk
 
 def matmul_t(
     a: _ArrayLike,

@@ -28,7 +28,7 @@ head_dim : int
     Of the keys, and of the values unless `v_head_dim` says otherwise.
 v_head_dim : int, optional
 dtype : {"float32", "float64", "float16", "bfloat16", "int8"}
-    A name, or what ``numpy.dtype()`` takes. int8: each token of each head is stored as whole multiples of its own scale,
+    A name, what ``numpy.dtype()`` takes, or PyTorch's. int8: each token of each head is stored as whole multiples of its own scale,
     the largest magnitude / 127, so that no element is off by more than 1/254 of the token's largest (zeros
     where that is below 1.5e-36).
 

@@ -79,6 +79,8 @@ DType read_stored_dtype(PyObject* object) {
   std::string text;
   if (PyUnicode_Check(object)) {
     text = text_of(object);
+  } else if (type_name(object) == "torch.dtype") {
+    text = text_of(object).substr(std::string_view("torch.").size());
   } else {
     PyArray_Descr* descriptor = nullptr;
     if (object == Py_None || PyArray_DescrConverter(object, &descriptor) == 0) {

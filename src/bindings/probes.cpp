@@ -5,6 +5,7 @@
 
 #include "bindings/options.hpp"
 #include "bindings/python.hpp"
+#include "core/constants.hpp"
 #include "core/parallel.hpp"
 #include "kernels/table.hpp"
 #include "transfuse/error.hpp"
@@ -40,10 +41,9 @@ std::int64_t softmax_probe(const std::string& isa, const std::string& dtype, int
 struct Piece {
   std::int64_t begin, size;
   Piece(std::int64_t bytes, int threads, int rank) {
-    constexpr std::int64_t line = 64;
-    const std::int64_t lines = bytes / line;
-    begin = lines * rank / threads * line;
-    size = lines * (rank + 1) / threads * line - begin;
+    const std::int64_t lines = bytes / kCacheLine;
+    begin = lines * rank / threads * kCacheLine;
+    size = lines * (rank + 1) / threads * kCacheLine - begin;
   }
 };
 

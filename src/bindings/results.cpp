@@ -1,20 +1,19 @@
 #include "bindings/results.hpp"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
 #include <vector>
 
+#include "core/constants.hpp"
+#include "core/memory.hpp"
+
 namespace transfuse::python {
 namespace {
 
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
-
 /// In front of a result.
-struct alignas(64) Block {
+struct alignas(kCacheLine) Block {
   std::size_t capacity;  // of the result, in bytes
 
   void* data() { return this + 1; }
@@ -40,17 +39,15 @@ void drop_kept() {
 }
 
 Block* new_block(std::size_t size) {
-  if (size > SIZE_MAX - sizeof(Block) - kHugePage) return nullptr;
-  const std::size_t unit = size < kHugePage ? alignof(Block) : kHugePage;  // small ones come from resizing
-  const std::size_t bytes = (size + sizeof(Block) + unit - 1) / unit * unit;
-  void* memory = std::aligned_alloc(unit, bytes);
+  if (size > INT64_MAX - sizeof(Block)) return nullptr;
+  auto bytes = static_cast<std::int64_t>(size + sizeof(Block));
+  void* memory = allocate_aligned(bytes);
   if (memory == nullptr) {  // perhaps because of what is kept
     drop_kept();
-    memory = std::aligned_alloc(unit, bytes);
+    memory = allocate_aligned(bytes);
   }
   if (memory == nullptr) return nullptr;
-  if (unit == kHugePage) madvise(memory, bytes, MADV_HUGEPAGE);  // advice: failing is harmless
-  return ::new (memory) Block{bytes - sizeof(Block)};
+  return ::new (memory) Block{static_cast<std::size_t>(bytes) - sizeof(Block)};
 }
 
 /// The smallest block that is kept and large enough, but not twice as large as needed; else a new one.

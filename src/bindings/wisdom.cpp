@@ -11,6 +11,7 @@
 
 #include "bindings/options.hpp"
 #include "bindings/python.hpp"
+#include "core/constants.hpp"
 #include "transfuse/error.hpp"
 #include "transfuse/tuned.hpp"
 
@@ -146,6 +147,8 @@ void define_wisdom(py::module_& m) {
   m.def("set_all_tuned", &set_all, py::arg("entries"));
   define("find_tuned", &find, py::arg("threads") = 1);
   define("default_config", &defaults);
+  m.attr("MOST_KEYS") = kMostKeys;
+  m.attr("SPLIT_QUERIES") = kSplitQueries;
   m.def("clear_tuned", [] {
     ensure_wisdom();
     clear_tuned();

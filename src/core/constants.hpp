@@ -15,6 +15,9 @@
 
 namespace transfuse {
 
+/// Bytes.
+inline constexpr std::int64_t kCacheLine = 64;
+
 struct MatmulTConstants {
   Isa isa;
   DType dtype;
@@ -133,6 +136,10 @@ constexpr std::int64_t kAttentionParallelWork = 200'000;
 constexpr std::int64_t kSplitQueries = 64;
 constexpr std::int64_t kInPlaceQueries = 16;
 
+constexpr bool read_in_place(std::int64_t queries, std::int64_t depth) {
+  return queries <= kInPlaceQueries && depth <= kRunLength;
+}
+
 /// In place, blocks of keys are as large as that all queries have so many scores at most: longer streams from memory.
 /// Powers of two, so that parts of key_chunk are whole blocks.
 constexpr std::int64_t kInPlaceScores = 8192;
@@ -141,11 +148,14 @@ constexpr std::int64_t kInPlaceScores = 8192;
 /// values are summed up before their sum is added to that of the keys before.
 constexpr std::int64_t kInPlaceKeys = 16;
 
-/// Up to so many queries leave fetching ahead to the hardware (so few, where elements are converted); with more, what
-/// lies so many bytes further on is asked for.
+/// Up to so many queries are streamed (so few, where elements are converted; see kernels/in_place.hpp). With more, what
+/// lies kTiledAhead bytes further on is asked for; with few, kStreamedAhead if keys and values have so many bytes that
+/// they come from beyond the last cache.
 constexpr std::int64_t kStreamedQueries = 4;
 constexpr std::int64_t kStreamedConverted = 1;
 constexpr std::int64_t kTiledAhead = 32768;
+constexpr std::int64_t kStreamedAhead = 2048;
+constexpr std::int64_t kStreamedFarBytes = std::int64_t{20} << 20;
 
 /// Pieces of attention that each thread should have at least, unless they would have fewer queries than kPieceRows.
 constexpr std::int64_t kAttentionPieces = 4;

@@ -1,26 +1,17 @@
 #include "core/scratch.hpp"
 
-#include <sys/mman.h>
-
 #include <cstdlib>
 #include <new>
 
-#include "core/arithmetic.hpp"
+#include "core/memory.hpp"
 
 namespace transfuse {
 namespace {
 
-constexpr std::int64_t kCacheLine = 64;
-constexpr std::int64_t kHugePage = std::int64_t{2} << 20;
-
 std::byte* allocate(std::int64_t bytes) {
-  const std::int64_t alignment = bytes >= kHugePage ? kHugePage : kCacheLine;
-  if (bytes > INT64_MAX - alignment) throw std::bad_alloc();
-  const auto size = static_cast<std::size_t>(round_up(bytes, alignment));
-  void* memory = std::aligned_alloc(static_cast<std::size_t>(alignment), size);
+  std::byte* const memory = allocate_aligned(bytes);
   if (memory == nullptr) throw std::bad_alloc();
-  if (alignment == kHugePage) madvise(memory, size, MADV_HUGEPAGE);  // advice: failing is harmless
-  return static_cast<std::byte*>(memory);
+  return memory;
 }
 
 /// One thread's buffer.

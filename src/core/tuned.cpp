@@ -68,8 +68,8 @@ AttentionConfig default_config(Isa isa, DType dtype, const AttentionProblem& p) 
   AttentionConfig config = attention_constants(isa, compute_dtype(dtype)).blocks;
   const std::int64_t sharing =
       saturating_multiply(p.q_heads / std::max<std::int64_t>(1, p.kv_heads), std::max<std::int64_t>(1, p.queries));
-  const bool in_place = sharing <= kInPlaceQueries && p.head_dim <= kRunLength;
-  if (in_place && isa != Isa::scalar)  // which sums up the probabilities of a block one after another
+  if (read_in_place(sharing, p.head_dim) &&
+      isa != Isa::scalar)  // which sums up the probabilities of a block one after another
     config.block_kv = std::min(kMostKeys, power_of_two_below(kInPlaceScores / std::max<std::int64_t>(1, sharing)));
   return config;
 }

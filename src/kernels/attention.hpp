@@ -32,7 +32,6 @@ class Attention {
   static constexpr std::int64_t score_row = kScoreRow * size;  // bytes from one row of scores to the next
 
   using Scores = AttentionScores<V>;
-  static constexpr T minus_infinity = Scores::minus_infinity;
 
   using Product = MatmulT<V, score_row>;  // q · kᵀ, and probabilities · v: the left operand is a few long rows
   static constexpr std::int64_t tile_rows = Product::tile_rows;
@@ -231,7 +230,7 @@ class Attention {
   /// The same where `k` and `v` hold those of `keys`, as they are or copied.
   template <class Element>
   void attend_in_place(const Tile& t, KeyRange keys, KeyRange range, const StoredRows& k, const StoredRows& v) {
-    using Products = InPlace<V, Element>;
+    const InPlace<V, Element> products{p.far};
     const auto from = [&](const StoredRows& rows, std::int64_t key) {
       return StoredRows{rows.data + (key - keys.first) * rows.row, rows.row};
     };
@@ -239,11 +238,11 @@ class Attention {
         t, keys, range,
         [&](KeyRange cols) {
           copy_queries(t, 0, p.depth);
-          Products::score(elements(p.queries), t.rows, p.depth, from(k, cols.first), cols.size(), elements(p.scores));
+          products.score(elements(p.queries), t.rows, p.depth, from(k, cols.first), cols.size(), elements(p.scores));
         },
         [&](KeyRange run, const T* weights) {
-          Products::add_values(weights, t.rows, from(v, run.first), run.first, run.size(), p.value_depth,
-                               softmax.sums(t.first), p.sum_row / size);
+          products.add_values(weights, t.rows, from(v, run.first), run.first, run.size(), p.value_depth,
+                              softmax.sums(t.first), p.sum_row / size);
         });
   }
 
@@ -262,7 +261,7 @@ class Attention {
       const std::int64_t i = t.first + r;
       scores.transform(head_of(i), row_of(i), cols, row(r));
       // Keys before `range` that share its first panel: those of the part before, where a query is computed again.
-      for (std::int64_t j = 0; j < range.first - cols.first; ++j) row(r)[j] = minus_infinity;
+      for (std::int64_t j = 0; j < range.first - cols.first; ++j) row(r)[j] = minus_infinity<T>;
       here[r] = OnlineSoftmax<V>::largest(cols.size(), row(r));
     }
     for (std::int64_t r = 0; r < t.rows; ++r) softmax.raise(t.first + r, here[r]);
@@ -371,7 +370,7 @@ class Attention {
     double sum = static_cast<double>(reduce_add<V>(V::load(softmax.total(i))));
     double shift = static_cast<double>(softmax.maximum(i)) * scores.scale;  // sum counts in units of e^shift
     double weight = 1;
-    if (p.sinks != nullptr && p.sinks[head] != -__builtin_huge_val()) {
+    if (p.sinks != nullptr && p.sinks[head] != minus_infinity<double>) {
       const double sink = p.sinks[head];
       const double top = sink > shift ? sink : shift;
       weight = __builtin_exp(shift - top);
@@ -381,7 +380,7 @@ class Attention {
     const bool empty = sum == 0;
     if (p.lse != nullptr) {
       const T lse = static_cast<T>(shift + __builtin_log(sum));
-      store_element<T>(p.lse + head * p.lse_head + row * p.lse_row, empty ? minus_infinity : lse);
+      store_element<T>(p.lse + head * p.lse_head + row * p.lse_row, empty ? minus_infinity<T> : lse);
     }
     const Reg share = V::fill(empty ? 0 : static_cast<T>(weight / sum));
     const T* const from = softmax.sums(i);
@@ -442,7 +441,7 @@ class Attention {
     T* const v = elements(p.packed_v);
     if (p.in_place) {
       for (std::int64_t j = 0; j < keys.size(); ++j) {
-        const bool visible = s[j] != minus_infinity;
+        const bool visible = s[j] != minus_infinity<T>;
         copy_row(p.k + (keys.first + j) * p.k_row, p.depth, visible, k + j * p.depth);
         copy_row(p.v + (keys.first + j) * p.v_row, p.value_depth, visible, v + j * p.value_depth);
       }
@@ -453,7 +452,7 @@ class Attention {
     pack_keys(keys);
     const Panels values = pack_values(keys);
     for (std::int64_t j = 0; j < keys.size(); ++j) {
-      if (s[j] != minus_infinity) continue;
+      if (s[j] != minus_infinity<T>) continue;
       T* const key = k + j / tile_cols * tile_cols * p.depth + j % tile_cols;
       for (std::int64_t d = 0; d < p.depth; ++d) key[d * tile_cols] = 0;
       T* const value = v + j * tile_cols;

@@ -9,9 +9,6 @@
 namespace transfuse {
 namespace {  // see simd/scalar.hpp
 
-constexpr std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
-constexpr std::int64_t lesser(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
-
 /// Keys first <= j < last.
 struct KeyRange {
   std::int64_t first, last;
@@ -28,7 +25,6 @@ class AttentionScores {
   using Reg = typename V::Reg;
   static constexpr std::int64_t size = sizeof(T);
   static constexpr std::int64_t width = V::width;
-  static constexpr T minus_infinity = -static_cast<T>(__builtin_huge_val());
   static constexpr double log2_e = 1.44269504088896340736;
 
   const bool plain;    // scores are scale · q·k, or masked
@@ -66,13 +62,13 @@ class AttentionScores {
 
   static bool is_plain(const AttentionPiece& p) {
     const T factor = static_cast<T>(p.scale * log2_e);
-    return factor > 0 && factor < -minus_infinity && p.softcap == 0 && p.bias.data == nullptr && p.slopes == nullptr;
+    return factor > 0 && factor < -minus_infinity<T> && p.softcap == 0 && p.bias.data == nullptr && p.slopes == nullptr;
   }
 
   void change(std::int64_t head, std::int64_t row, KeyRange cols, T* s) const {
     const std::byte* const biases = bias_row(head, row, cols);
     const std::byte* const shown = mask_row(head, row, cols);
-    const Reg lowest = V::fill(minus_infinity);
+    const Reg lowest = V::fill(minus_infinity<T>);
     const Reg unit = V::fill(static_cast<T>(p.scale));
     const Reg cap = V::fill(static_cast<T>(p.softcap));
     const Reg slope = V::fill(static_cast<T>(p.slopes == nullptr ? 0 : -p.slopes[head]));
@@ -124,7 +120,7 @@ class AttentionScores {
 
   /// Scores before and after those of `shown` become -inf.
   static void hide(T* s, KeyRange shown, std::int64_t end) {
-    const Reg lowest = V::fill(minus_infinity);
+    const Reg lowest = V::fill(minus_infinity<T>);
     for (std::int64_t j = 0; j < shown.first; j += width) {
       const Reg beyond = V::sub(V::iota(), V::fill(static_cast<T>(shown.first - j)));  // negative: hidden
       V::store(s + j, V::select_negative(beyond, lowest, V::load(s + j)));

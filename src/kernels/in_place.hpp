@@ -25,7 +25,9 @@ struct StoredRows {
 /// Few ("streamed"): the hardware fetches ahead if each load instruction steps through memory in equal strides,
 /// there are some eight of them, so that as many lines are under way as a core can wait for, and few others. So the
 /// loads of a row are unrolled, rows come one after another, and what they are multiplied with stays in registers.
-/// Queries for which there are no registers meet the same rows a little later, in the first-level cache.
+/// Queries for which there are no registers meet the same rows a little later, in the first-level cache. Asking for
+/// what is a little further on helps the hardware across the pages of memory beyond the caches ("far"); within the
+/// caches it only takes time.
 ///
 /// More: there is arithmetic enough to hide memory behind, if what is needed later is asked for all the time.
 template <class V, class S>
@@ -37,17 +39,18 @@ struct InPlace {
   static constexpr bool many = kIsa == Isa::avx512;  // registers: 32, not 16
   static constexpr int most_rows = many ? 4 : 2;     // of a tile
   static constexpr int tile_keys = 4;
-  static constexpr std::int64_t line = 64;
-  static constexpr std::int64_t line_vectors = line > V::width* Store::size ? line / (V::width * Store::size) : 1;
+  static constexpr std::int64_t line_vectors = larger(kCacheLine / (V::width * Store::size), 1);
   static constexpr std::int64_t streamed_rows = Store::same ? kStreamedQueries : kStreamedConverted;
+
+  bool far;
 
   /// scores[r, j] = q[r] · k[j], with the same bits however many rows there are. Rows of q and of scores are kScoreRow
   /// apart; q is filled up to whole vectors, scores have room for 3 more.
-  static void score(const T* q, std::int64_t rows, std::int64_t depth, const StoredRows& k, std::int64_t keys,
-                    T* scores) {
-    const auto each_tile = [&](std::int64_t step, auto most_rows, auto&& visit) {
+  void score(const T* q, std::int64_t rows, std::int64_t depth, const StoredRows& k, std::int64_t keys,
+             T* scores) const {
+    const auto each_tile = [&](std::int64_t step, auto rows_of_a_tile, auto&& visit) {
       each_step(step, 0, keys, [&](std::int64_t first, std::int64_t count) {
-        each_rows<decltype(most_rows)::value>(rows, [&](std::int64_t r, auto group) {
+        each_rows<decltype(rows_of_a_tile)::value>(rows, [&](std::int64_t r, auto group) {
           each_vectors<8>(depth, [&](std::int64_t d, auto vectors, int last) {
             visit(group, vectors,
                   ScoreTile{q + r * kScoreRow + d, k.from(first, d * Store::size), count, last, d > 0,
@@ -60,8 +63,10 @@ struct InPlace {
       for (std::int64_t r = 0; r < rows; ++r)
         for (std::int64_t j = 0; j < keys; ++j) scores[r * kScoreRow + j] = 0;
     } else if (rows <= streamed_rows) {
-      each_tile(kInPlaceKeys, Index<many ? 2 : 1>{}, [](auto group, auto vectors, const ScoreTile& tile) {
-        score_streamed<decltype(group)::value, decltype(vectors)::value>(tile);
+      visit_ahead([&](auto ahead) {
+        each_tile(kInPlaceKeys, Index<many ? 2 : 1>{}, [](auto group, auto vectors, const ScoreTile& tile) {
+          score_streamed<decltype(group)::value, decltype(vectors)::value, decltype(ahead)::value>(tile);
+        });
       });
     } else {
       each_tile(tile_keys, Index<most_rows>{}, [](auto group, auto vectors, const ScoreTile& tile) {
@@ -73,12 +78,12 @@ struct InPlace {
   /// sums[r, d] += sum over `keys` keys j of weights[r, j] · v[j, d]; `key` is the number of the first among all keys,
   /// for steps end at multiples, wherever they begin, so that they do not depend on which keys a tile sees. Rows of
   /// weights are kScoreRow apart, those of sums sum_row, with room for whole vectors.
-  static void add_values(const T* weights, std::int64_t rows, const StoredRows& v, std::int64_t key, std::int64_t keys,
-                         std::int64_t value_depth, T* sums, std::int64_t sum_row) {
-    const auto add = [&](auto most_rows, auto most_vectors, auto ahead) {
+  void add_values(const T* weights, std::int64_t rows, const StoredRows& v, std::int64_t key, std::int64_t keys,
+                  std::int64_t value_depth, T* sums, std::int64_t sum_row) const {
+    const auto add = [&](auto rows_of_a_tile, auto vectors_of_a_tile, auto ahead) {
       each_step(kInPlaceKeys, key, keys, [&](std::int64_t first, std::int64_t count) {
-        each_rows<decltype(most_rows)::value>(rows, [&](std::int64_t r, auto group) {
-          each_vectors<decltype(most_vectors)::value>(value_depth, [&](std::int64_t d, auto vectors, int last) {
+        each_rows<decltype(rows_of_a_tile)::value>(rows, [&](std::int64_t r, auto group) {
+          each_vectors<decltype(vectors_of_a_tile)::value>(value_depth, [&](std::int64_t d, auto vectors, int last) {
             add_tile<decltype(group)::value, decltype(vectors)::value, decltype(ahead)::value>(
                 weights + r * kScoreRow + first, v.from(first, d * Store::size), count, last, sums + r * sum_row + d,
                 sum_row);
@@ -87,12 +92,27 @@ struct InPlace {
       });
     };
     if (rows > streamed_rows)
-      add(Index<most_rows>{}, Index<4>{}, Index<1>{});
+      add(Index<most_rows>{}, Index<4>{}, Index<kTiledAhead>{});
     else
-      add(Index<many ? 3 : 1>{}, Index<8>{}, Index<0>{});
+      visit_ahead([&](auto ahead) { add(Index<many ? 3 : 1>{}, Index<8>{}, ahead); });
   }
 
  private:
+  /// visit(Index<bytes>) with how far ahead memory is asked for while it is streamed; 0: not at all.
+  template <class Visit>
+  void visit_ahead(Visit&& visit) const {
+    if (Store::same && far)
+      visit(Index<Store::same ? kStreamedAhead : 0>{});
+    else
+      visit(Index<0>{});
+  }
+
+  /// Asks for the line `Ahead` bytes beyond p, of a row's vector `i`.
+  template <std::int64_t Ahead>
+  [[gnu::always_inline]] static void ask(const std::byte* p, std::int64_t i) {
+    if (Ahead > 0 && i % line_vectors == 0) prefetch_far(p + Ahead);
+  }
+
   /// A vector that is not loaded again for each of its uses.
   [[gnu::always_inline]] static Reg once(Reg v) {
     asm("" : "+v"(v));
@@ -146,7 +166,7 @@ struct InPlace {
     T* scores;
   };
 
-  template <int Rows, int Vecs>
+  template <int Rows, int Vecs, std::int64_t Ahead>
   static void score_streamed(const ScoreTile& t) {
     constexpr int together = 4 / Rows;  // keys whose sums are added up together
     Reg queries[Rows][Vecs];
@@ -165,7 +185,9 @@ struct InPlace {
           constexpr int key = decltype(n)::value;
           unroll<Vecs>([&](auto c) __attribute__((always_inline)) {
             constexpr int i = decltype(c)::value;
-            const Reg y = once(load(p + i * V::width * Store::size));
+            const std::byte* const at = p + i * V::width * Store::size;
+            ask<Ahead>(at, i);
+            const Reg y = once(load(at));
             unroll<Rows>([&](auto r) __attribute__((always_inline)) {
               Reg& s = sum[decltype(r)::value * together + key];
               const Reg x = queries[decltype(r)::value][i];
@@ -201,7 +223,7 @@ struct InPlace {
         });
         unroll<tile_keys>([&](auto c) __attribute__((always_inline)) {
           const std::byte* const p = at[decltype(c)::value] + d * Store::size;
-          if (d / V::width % line_vectors == 0) prefetch_far(p + kTiledAhead);
+          ask<kTiledAhead>(p, d / V::width);
           const Reg y = load(p);
           unroll<Rows>([&](auto r) __attribute__((always_inline)) {
             Reg& s = sum[decltype(r)::value][decltype(c)::value];
@@ -219,7 +241,7 @@ struct InPlace {
     });
   }
 
-  template <int Rows, int Vecs, int Ahead>
+  template <int Rows, int Vecs, std::int64_t Ahead>
   static void add_tile(const T* weights, const StoredRows& v, std::int64_t keys, int last, T* sums,
                        std::int64_t sum_row) {
     Reg sum[Rows][Vecs];
@@ -241,7 +263,7 @@ struct InPlace {
         });
         unroll<Vecs>([&](auto c) __attribute__((always_inline)) {
           const std::byte* const at = p + decltype(c)::value * V::width * Store::size;
-          if constexpr (Ahead != 0 && decltype(c)::value % line_vectors == 0) prefetch_far(at + kTiledAhead);
+          ask<Ahead>(at, decltype(c)::value);
           const Reg y = once(load(at));
           unroll<Rows>([&](auto r) __attribute__((always_inline)) {
             Reg& s = sum[decltype(r)::value][decltype(c)::value];

@@ -60,7 +60,7 @@ void compute_tile(const Tile& t) {
     });
 
   // Terms are summed in runs, and the runs' sums with each other: few terms meet a sum much larger than they are.
-  alignas(64) std::byte total[Rows][Vecs * vector];
+  alignas(kCacheLine) std::byte total[Rows][Vecs * vector];
   const auto total_of = [&](auto r, auto c) __attribute__((always_inline)) {
     return total[decltype(r)::value] + decltype(c)::value * vector;
   };
@@ -203,7 +203,7 @@ struct MatmulT {
   // Columns of the output are apart: the tile is computed in a buffer.
   [[gnu::noinline]] static void scatter_tile(Tile tile, std::int64_t out_col, int rows, int cols,
                                              Activation activation) {
-    alignas(64) T buffer[tile_rows][tile_cols];
+    alignas(kCacheLine) T buffer[tile_rows][tile_cols];
     std::byte* const out = tile.out;
     const std::int64_t out_row = tile.out_row;
     const auto each = [&](auto&& visit) {

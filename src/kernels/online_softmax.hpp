@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/table.hpp"
+#include "simd/element.hpp"
 #include "simd/math.hpp"
 #include "simd/reduce.hpp"
 
@@ -17,7 +18,6 @@ class OnlineSoftmax {
   using T = typename V::T;
   using Reg = typename V::Reg;
   static constexpr std::int64_t width = V::width;
-  static constexpr T minus_infinity = -static_cast<T>(__builtin_huge_val());
 
   std::int64_t part = 0;    // of the keys: the one at hand
   std::int64_t origin = 0;  // the query whose sums come first: where one is finished at a time, all use the same memory
@@ -30,7 +30,7 @@ class OnlineSoftmax {
   T* sums(std::int64_t i) const { return sums(i, part); }
 
   void reset(std::int64_t i) const {
-    maximum(i) = minus_infinity;
+    maximum(i) = minus_infinity<T>;
     V::store(total(i), V::zero());
   }
 
@@ -42,7 +42,7 @@ class OnlineSoftmax {
 
   /// The largest of a row of scores; NaN is passed over.
   static T largest(std::int64_t count, const T* s) {
-    Reg even = V::fill(minus_infinity);  // two chains, because a maximum takes longer than a load
+    Reg even = V::fill(minus_infinity<T>);  // two chains, because a maximum takes longer than a load
     Reg odd = even;
     std::int64_t j = 0;
     for (; j + 2 * width <= count; j += 2 * width) {
@@ -58,7 +58,7 @@ class OnlineSoftmax {
   void raise(std::int64_t i, T here) const {
     const T growth = (here - maximum(i)) * factor;
     if (!(growth > kSlack)) return;
-    if (maximum(i) != minus_infinity) {
+    if (maximum(i) != minus_infinity<T>) {
       const Reg shrink = exp2_below<V>(V::fill(-growth));
       V::store(total(i), V::mul(V::load(total(i)), shrink));
       for (std::int64_t d = 0; d < p.value_depth; d += width)
@@ -69,7 +69,7 @@ class OnlineSoftmax {
 
   /// Turns `count` scores of query i into probabilities relative to its maximum.
   void weigh(std::int64_t i, std::int64_t count, T* s) const {
-    const T top = maximum(i) == minus_infinity ? 0 : maximum(i);
+    const T top = maximum(i) == minus_infinity<T> ? 0 : maximum(i);
     const T exponent = top * factor;
     const Reg slope = V::fill(factor);
     if (exponent < kNear && exponent > -kNear) {
@@ -84,7 +84,7 @@ class OnlineSoftmax {
   /// Adds what the parts after the first know of query i to what that knows.
   void merge(std::int64_t i) const {
     if (p.parts == 1) return;
-    T top = minus_infinity;
+    T top = minus_infinity<T>;
     for (std::int64_t one = 0; one < p.parts; ++one) top = maximum(i, one) > top ? maximum(i, one) : top;
     for (std::int64_t one = 0; one < p.parts; ++one) {
       const T growth = maximum(i, one) == top ? 0 : (top - maximum(i, one)) * factor;

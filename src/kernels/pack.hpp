@@ -12,6 +12,8 @@
 namespace transfuse {
 namespace {  // see simd/scalar.hpp
 
+constexpr std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
+constexpr std::int64_t lesser(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 constexpr int smaller(std::int64_t a, std::int64_t b) { return static_cast<int>(a < b ? a : b); }
 
 /// Steps of depth, and bytes along it, that packing asks for ahead.
@@ -111,7 +113,7 @@ void copy_panels(const PackArguments& a, std::int64_t lane) {
   const std::byte* from = a.source + lane * Source::size;
   std::byte* to = a.packed + lane * a.depth * P::size;
   const auto copy = [&](auto store_last) __attribute__((always_inline)) {
-    for (int line = 0; line < panels * Width * Source::size; line += 64)
+    for (int line = 0; line < panels * Width * Source::size; line += kCacheLine)
       prefetch_far(from + kPackAhead * a.depth_stride + line);
     unroll<panels>([&](auto panel) __attribute__((always_inline)) {
       unroll<P::vectors>([&](auto i) __attribute__((always_inline)) {

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/constants.hpp"
+
 namespace transfuse {
 namespace {  // see simd/scalar.hpp
 
@@ -22,14 +24,14 @@ class Ahead {
     }
   }
 
-  void spread(std::int64_t steps) { share_ = (rows_ * ((bytes_ + line - 1) / line) + steps - 1) / steps; }
+  void spread(std::int64_t steps) { share_ = (rows_ * ((bytes_ + kCacheLine - 1) / kCacheLine) + steps - 1) / steps; }
 
   void ask() {
     if (rows_ == 0) return;
     std::int64_t at = at_;  // in registers: what is stored and loaded again in every turn takes longer than the rest
     for (std::int64_t i = 0; i < share_; ++i) {
       prefetch_far(row_ + at);
-      at += line;
+      at += kCacheLine;
       if (at < bytes_) continue;
       at = 0;
       row_ += stride_;
@@ -39,8 +41,6 @@ class Ahead {
   }
 
  private:
-  static constexpr std::int64_t line = 64;
-
   const std::byte* row_ = nullptr;
   std::int64_t stride_ = 0, bytes_ = 0, rows_ = 0;
   std::int64_t share_ = 0;

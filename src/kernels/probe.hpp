@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "core/constants.hpp"
 #include "kernels/table.hpp"
 #include "simd/math.hpp"
 #include "simd/reduce.hpp"
@@ -36,8 +37,8 @@ std::int64_t softmax_probe(std::int64_t rows) {
   using T = typename V::T;
   constexpr int keys = 256;
   constexpr int step = 2 * V::width;  // two chains, because a maximum takes longer than a load
-  alignas(64) T scores[keys];
-  alignas(64) T probabilities[keys];
+  alignas(kCacheLine) T scores[keys];
+  alignas(kCacheLine) T probabilities[keys];
   for (int j = 0; j < keys; ++j) scores[j] = static_cast<T>(j * 37 % keys) / 16;
   const auto scale = V::fill(static_cast<T>(0.18));  // log2(e) / √64
   for (std::int64_t row = 0; row < rows; ++row) {
@@ -62,20 +63,19 @@ std::int64_t softmax_probe(std::int64_t rows) {
 
 template <class V>
 void memory_probe(const MemoryProbe& p) {
-  constexpr std::int64_t line = 64;
   constexpr int step = V::width * static_cast<int>(sizeof(typename V::T));
   const auto aligned = [](const std::byte* address) {
-    return static_cast<std::int64_t>(-reinterpret_cast<std::uintptr_t>(address) % line);
+    return static_cast<std::int64_t>(-reinterpret_cast<std::uintptr_t>(address) % kCacheLine);
   };
-  for (std::int64_t at = aligned(p.read); at + line <= p.read_bytes; at += line)
-    unroll<line / step>([&](auto i) __attribute__((always_inline)) {
+  for (std::int64_t at = aligned(p.read); at + kCacheLine <= p.read_bytes; at += kCacheLine)
+    unroll<kCacheLine / step>([&](auto i) __attribute__((always_inline)) {
       const auto value = V::load(p.read + at + decltype(i)::value * step);
       asm volatile("" : : "x"(value));  // nobody else wants it
     });
   const auto value = V::fill(1);
   const auto write = [&](auto store) __attribute__((always_inline)) {
-    for (std::int64_t at = aligned(p.write); at + line <= p.write_bytes; at += line)
-      unroll<line / step>(
+    for (std::int64_t at = aligned(p.write); at + kCacheLine <= p.write_bytes; at += kCacheLine)
+      unroll<kCacheLine / step>(
           [&](auto i) __attribute__((always_inline)) { store(p.write + at + decltype(i)::value * step, value); });
   };
   if (p.stream) {

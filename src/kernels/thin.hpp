@@ -164,8 +164,8 @@ struct Thin {
   static constexpr int kSteps = kIsa == Isa::avx512 ? 8 : 4;  // rows of the right operand that are read together
 
   struct Sums {
-    alignas(64) std::byte part[kSweepBytes];
-    alignas(64) std::byte total[kSweepBytes];
+    alignas(kCacheLine) std::byte part[kSweepBytes];
+    alignas(kCacheLine) std::byte total[kSweepBytes];
   };
 
   static void sweep(const ThinProduct& p) {
@@ -234,7 +234,7 @@ struct Thin {
       unroll<Rows>([&](auto r) __attribute__((always_inline)) { s[decltype(r)::value] = V::zero(); });
       unroll<Depth>([&](auto d) __attribute__((always_inline)) {
         const std::byte* const from = right + decltype(d)::value * p.right_depth + at;
-        if (p.far && at % 64 == 0) prefetch_far(from + kSteps * p.right_depth);
+        if (p.far && at % kCacheLine == 0) prefetch_far(from + kSteps * p.right_depth);
         const Reg y = load(from);
         unroll<Rows>([&](auto r) __attribute__((always_inline)) {
           s[decltype(r)::value] = V::fma(x[decltype(r)::value][decltype(d)::value], y, s[decltype(r)::value]);
@@ -261,7 +261,7 @@ struct Thin {
 
   static void dots(const ThinProduct& p) {
     constexpr bool many = kIsa == Isa::avx512;  // registers
-    alignas(64) std::byte sums[4 * kDotCols * size];
+    alignas(kCacheLine) std::byte sums[4 * kDotCols * size];
     for (std::int64_t c = 0; c < p.cols; c += kDotCols) {
       const std::int64_t cols = c + kDotCols < p.cols ? kDotCols : p.cols - c;
       for (std::int64_t i = 0; i < cols;) {

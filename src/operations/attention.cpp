@@ -71,16 +71,15 @@ class Plan {
     const auto adjacent = [](const ConstTensorView& view, const Heads& heads) {
       return heads.cols <= 1 || heads.col == item_size(view.dtype);
     };
-    in_place_ = queries <= kInPlaceQueries && call.q_heads.cols <= kRunLength && adjacent(call.k, call.k_heads) &&
-                adjacent(call.v, call.v_heads);
+    in_place_ =
+        read_in_place(queries, call.q_heads.cols) && adjacent(call.k, call.k_heads) && adjacent(call.v, call.v_heads);
     pack_v_ = call.k.dtype != dtype_ || !adjacent(call.v, call.v_heads);
-    config_ = configuration(1);
-    part_keys_ = queries <= kSplitQueries ? config_.key_chunk : kUnbounded;
     threads_ = 1;
-    if (find_sequences() >= kAttentionParallelWork) {
+    if (call.work() >= kAttentionParallelWork)
       threads_ = usable_threads(o.num_threads > 0 ? o.num_threads : default_threads().count);
-      config_.block_q = configuration(threads_).block_q;  // the rest does not depend on the number of threads
-    }
+    config_ = configuration();
+    part_keys_ = queries <= kSplitQueries ? config_.key_chunk : kUnbounded;
+    if (find_sequences() < kAttentionParallelWork) threads_ = 1;
     cut(most_parts_ > 1 ? 1 : threads_);
     first_piece_.push_back(0);
     for (const Sequence& s : sequences_) {
@@ -130,7 +129,8 @@ class Plan {
     std::int64_t index, key_head, head_part, row, part;
   };
 
-  AttentionConfig configuration(int threads) const {
+  /// Only block_q depends on the number of threads.
+  AttentionConfig configuration() const {
     const AttentionProblem problem{.batch = call_.batch,
                                    .q_heads = call_.q_heads.heads,
                                    .kv_heads = call_.k_heads.heads,
@@ -140,7 +140,7 @@ class Plan {
                                    .causal = o_.causal == Causal::no ? 0 : 1};
     const AttentionConfig defaults =
         in_place_ ? default_config(isa_, dtype_, problem) : attention_constants(isa_, dtype_).blocks;
-    return choose_config(isa_, call_.k.dtype, problem, threads, o_.config, defaults);
+    return choose_config(isa_, call_.k.dtype, problem, threads_, o_.config, defaults);
   }
 
   /// Returns the work in multiply-adds at most.
@@ -158,8 +158,10 @@ class Plan {
       most_parts_ = std::max(most_parts_, parts);
       seen = checked_add(seen, last - first).value_or(INT64_MAX);
     }
-    const std::int64_t pairs = saturating_multiply(saturating_multiply(call_.q_heads.heads, rows), seen);
-    return saturating_multiply(pairs, checked_add(call_.q_heads.cols, call_.v_heads.cols).value_or(INT64_MAX));
+    const std::int64_t depths = checked_add(call_.q_heads.cols, call_.v_heads.cols).value_or(INT64_MAX);
+    const std::int64_t elements = saturating_multiply(saturating_multiply(call_.k_heads.heads, seen), depths);
+    far_ = saturating_multiply(elements, item_size(call_.k.dtype)) >= kStreamedFarBytes;
+    return saturating_multiply(elements, saturating_multiply(group_, rows));
   }
 
   std::int64_t length(std::int64_t index) const {
@@ -276,6 +278,7 @@ class Plan {
         .first_part = here.first_part,
         .part_keys = part_keys_,
         .in_place = in_place_,
+        .far = far_,
         .block_kv = block_kv_,
         .queries = own + queries_,
         .packed_k = own + packed_k_,
@@ -336,7 +339,8 @@ class Plan {
   static std::int64_t add(std::int64_t& bytes, std::int64_t count, std::int64_t each) {
     const std::int64_t offset = bytes;
     const auto amount = checked_multiply(count, each);
-    const auto end = amount && *amount < INT64_MAX - 64 ? checked_add(bytes, round_up(*amount, 64)) : std::nullopt;
+    const auto end =
+        amount && *amount < INT64_MAX - kCacheLine ? checked_add(bytes, round_up(*amount, kCacheLine)) : std::nullopt;
     if (!end) throw std::bad_alloc();
     bytes = *end;
     return offset;
@@ -357,7 +361,7 @@ class Plan {
   const std::int64_t group_;  // query heads that share keys and values
   Batch<kOperands> batch_;
 
-  bool in_place_, pack_v_;
+  bool in_place_, far_, pack_v_;
   int threads_;
   std::int64_t part_keys_, block_kv_;
   std::int64_t heads_, rows_;            // of a piece at most

@@ -83,7 +83,7 @@ GemmKernels::GemmKernels(Isa isa, DType dtype)
 bool run_small(const GemmKernels& k, const Gemm& gemm, std::int64_t block_depth) {
   constexpr std::int64_t kStackBytes = 48 * 1024;
   if (gemm.depth > std::min(block_depth, kStackBytes)) return false;
-  alignas(64) std::byte buffers[2][kStackBytes];
+  alignas(kCacheLine) std::byte buffers[2][kStackBytes];
   const auto prepare = [&](auto pack, const Gemm::Operand& operand, std::int64_t lanes, int tile, std::byte* buffer,
                            Panels& panels) {
     panels = in_place(operand, 0, 0, tile, k.item_size);
@@ -121,11 +121,11 @@ GemmPlan::GemmPlan(const GemmKernels& kernels, const Gemm& gemm, const MatmulTCo
   const std::int64_t lane_bytes = block_depth_ * kernels.item_size;
   if (pack_left_) {
     panel_rows_ = section_lanes(gemm.rows, kernels.tile_rows, lane_bytes);
-    left_bytes_ = round_up(panel_rows_ * lane_bytes, 64);
+    left_bytes_ = round_up(panel_rows_ * lane_bytes, kCacheLine);
   }
   if (pack_right_) {
     panel_cols_ = section_lanes(gemm.cols, kernels.tile_cols, lane_bytes);
-    right_bytes_ = round_up(panel_cols_ * lane_bytes, 64);
+    right_bytes_ = round_up(panel_cols_ * lane_bytes, kCacheLine);
   }
 }
 

@@ -10,6 +10,8 @@
 #include <utility>
 
 #include "core/arithmetic.hpp"
+#include "core/constants.hpp"
+#include "core/memory.hpp"
 #include "core/text.hpp"
 #include "operations/checks.hpp"
 #include "simd/element.hpp"
@@ -17,9 +19,6 @@
 
 namespace transfuse {
 namespace {
-
-constexpr std::int64_t kLine = 64;
-constexpr std::int64_t kHugePage = std::int64_t{2} << 20;
 
 /// Scales are read in whole vectors.
 constexpr std::int64_t kScalePadding = 16;
@@ -39,7 +38,7 @@ std::shared_ptr<std::byte> allocate(std::int64_t bytes) {
   const auto size = static_cast<std::size_t>(std::max<std::int64_t>(bytes, 1));
   void* const memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw NoMemory("capacity: no memory for " + std::to_string(bytes) + " bytes");
-  if (bytes >= kHugePage) madvise(memory, size, MADV_HUGEPAGE);  // advice: failing is harmless
+  if (bytes >= kHugePage) prefer_huge_pages(memory, bytes);
   return {static_cast<std::byte*>(memory), [size](std::byte* p) { munmap(p, size); }};
 }
 
@@ -111,10 +110,10 @@ KVCache::Layout KVCache::layout(std::int64_t capacity) const {
   l.v_head = multiply(multiply(capacity, value_depth_), item_size(dtype_));
   l.scale_head = dtype_ == DType::int8 ? multiply(capacity, sizeof(float)) : 0;
   const std::int64_t heads = multiply(batch_, heads_);
-  l.v = round_up(multiply(heads, l.k_head), kLine);
-  l.k_scales = l.v + round_up(multiply(heads, l.v_head), kLine);
+  l.v = round_up(multiply(heads, l.k_head), kCacheLine);
+  l.k_scales = l.v + round_up(multiply(heads, l.v_head), kCacheLine);
   const std::int64_t scales =
-      l.scale_head == 0 ? 0 : round_up(multiply(heads, l.scale_head) + kScalePadding * sizeof(float), kLine);
+      l.scale_head == 0 ? 0 : round_up(multiply(heads, l.scale_head) + kScalePadding * sizeof(float), kCacheLine);
   l.v_scales = l.k_scales + scales;
   l.bytes = l.v_scales + scales;
   if (overflow)

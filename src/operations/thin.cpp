@@ -41,7 +41,8 @@ ThinPlan::ThinPlan(ThinKind kind, const GemmKernels& kernels, const Gemm& gemm, 
     case ThinKind::dots:
       kernel_ = kernels.kernels.dots;
       chunk_cols_ = chunk(gemm.cols, ceil_divide(kThinChunk, gemm.rows * gemm.depth));
-      if (gemm.left.depth_stride != item_size_) scratch_bytes_ = round_up(gemm.rows * gemm.depth * item_size_, 64);
+      if (gemm.left.depth_stride != item_size_)
+        scratch_bytes_ = round_up(gemm.rows * gemm.depth * item_size_, kCacheLine);
       break;
   }
 }

@@ -10,6 +10,9 @@ namespace transfuse {
 namespace {  // see simd/scalar.hpp
 
 template <class T>
+constexpr T minus_infinity = -static_cast<T>(__builtin_huge_val());
+
+template <class T>
 T load_element(const void* p) {
   T value;
   std::memcpy(&value, p, sizeof value);

@@ -70,6 +70,17 @@ def test_parts_of_the_keys(rng, dtype, queries, q_heads, chunk):
             expected.check(*found, (name, config))
 
 
+@pytest.mark.parametrize("queries", [1, 3])
+def test_bits_of_what_no_cache_holds(rng, tier, queries):
+    """Memory beyond the caches is read in another way: together the sequences are that large, alone they are not."""
+    for dtype in map(np.dtype, DTYPES):
+        sequences = (21 << 20) // (2 * 1500 * (64 + 48) * dtype.itemsize) + 1
+        q, k, v = heads(rng, dtype, queries, 1500, 64, 48, (sequences,), 2 * queries, 2)
+        together = transfuse.attention(q, k, v)
+        for i in range(sequences):
+            np.testing.assert_array_equal(transfuse.attention(q[i], k[i], v[i]), together[i])
+
+
 def test_parts_that_see_nothing(rng, dtype, tier):
     # Whole parts are hidden, at the start, in the middle, everywhere; and lse is that of the rest.
     q, k, v = heads(rng, dtype, 2, 50, 16, q_heads=4, kv_heads=2)

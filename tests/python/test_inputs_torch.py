@@ -183,3 +183,13 @@ def test_out_in_the_memory_of_a_tensor(rng, dtype):
     with pytest.raises(ValueError, match="out: expected no memory shared with a"):
         transfuse.matmul_t(tensor, np.ones((4, 4), dtype), out=tensor.numpy())
     assert torch.equal(tensor, before)
+
+
+@pytest.mark.parametrize("name", ["float32", "float64", "float16", "bfloat16", "int8"])
+def test_dtype_of_a_cache(name):
+    assert transfuse.KVCache(1, 1, 1, 1, dtype=getattr(torch, name)).dtype == name
+
+
+def test_dtype_that_a_cache_has_not():
+    with pytest.raises(ValueError, match=r"^dtype: expected one of .*, got 'complex64'"):
+        transfuse.KVCache(1, 1, 1, 1, dtype=torch.complex64)

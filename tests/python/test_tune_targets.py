@@ -12,7 +12,6 @@ from transfuse import _core
 from transfuse.tune import Attention, Function, MatmulT, Space
 from transfuse.tune.candidates import choose
 from transfuse.tune.function import difference
-from transfuse.tune.targets import MOST_KEYS, SPLIT_QUERIES
 
 CONSTANTS = Path(__file__).parents[2] / "src" / "core" / "constants.hpp"
 
@@ -55,17 +54,6 @@ def test_few_queries_have_larger_blocks_of_keys():
 def test_defaults_refuse(arguments, message):
     with pytest.raises(ValueError, match=message):
         _core.default_config(*arguments)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("kMostKeys", MOST_KEYS),
-        ("kSplitQueries", SPLIT_QUERIES),
-    ],
-)
-def test_limits_are_those_of_the_constants_table(name, value):
-    assert int(re.search(rf"{name} = (\d+);", CONSTANTS.read_text())[1]) == value
 
 
 @pytest.mark.parametrize("heads", [1, 3, 16, 17])

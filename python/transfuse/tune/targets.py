@@ -15,11 +15,6 @@ from transfuse.bench.operation import Operation
 from transfuse.tune.function import difference
 from transfuse.tune.space import Configuration, Space
 
-MOST_KEYS = 1024
-"""More keys in a block count as so many (kMostKeys of src/core/constants.hpp)."""
-SPLIT_QUERIES = 64
-"""So many queries that share keys are the most whose keys are shared among threads, by key_chunk (kSplitQueries)."""
-
 
 class Target(Protocol):
     """Something that takes a configuration and some time."""
@@ -248,8 +243,8 @@ class Attention(_Operation):
         keys = self.case.keys
         return {
             "block_q": self._sharing,
-            "block_kv": min(MOST_KEYS, keys),
-            "key_chunk": keys if self._sharing <= SPLIT_QUERIES else 1,
+            "block_kv": min(_core.MOST_KEYS, keys),
+            "key_chunk": keys if self._sharing <= _core.SPLIT_QUERIES else 1,
         }
 
     def space(self) -> Space:
