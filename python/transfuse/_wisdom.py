@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from transfuse import _core
 
 SCHEMA = 1
+LATEST = 1 << 35  # seconds since 1970 that an entry may be of: the year 3058
 LARGEST_FILE = 4 << 20  # bytes; some ten thousand entries
 VARIABLE = "TRANSFUSE_WISDOM"
 
@@ -209,7 +210,7 @@ def _entry(item: Any) -> Entry:
         parameters={name: _integer(name, value) for name, value in parameters.items()},
         seconds=fields.seconds("seconds"),
         default_seconds=fields.seconds("default_seconds"),
-        when=fields.seconds("when") or 0.0,
+        when=fields.seconds("when", LATEST) or 0.0,
     )
 
 
@@ -230,11 +231,11 @@ class _Fields:
     def integer(self, name: str) -> int:
         return _integer(name, self._item.get(name))
 
-    def seconds(self, name: str) -> float | None:
+    def seconds(self, name: str, most: float = math.inf) -> float | None:
         value = self._item.get(name)
         if value is None:
             return None
-        if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
+        if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= most:
             raise ValueError(f"{name}: expected seconds, got {_short(value)}")
         return float(value)
 

@@ -107,8 +107,8 @@ class TunedTable {
 };
 
 /// `Sizes` is how many sizes of the problem count. A look-up takes no lock: it reads a table that is never changed. A
-/// change makes a new one; the old ones are kept, for nobody knows when the last reader has left them (some hundred
-/// bytes for every time that something is tuned). In an empty registry a look-up is one atomic load.
+/// change makes a new one; the old ones are kept, for nobody knows when the last reader has left them (some 50 bytes
+/// for each entry that they have). In an empty registry a look-up is one atomic load.
 template <class Config, std::size_t Sizes>
 class Registry {
  public:

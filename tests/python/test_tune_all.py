@@ -8,7 +8,7 @@ import pytest
 from tuning_commands import run
 from tuning_results import result_of
 
-from transfuse import tune
+from transfuse import _core, tune
 from transfuse.bench.statistics import Estimate
 from transfuse.tune import Landscape, commands, keeping, report, usual
 
@@ -61,7 +61,7 @@ def test_tune_all_keeps_what_is_faster_in_fresh_measurements(found):
         unchanged.name: ({}, None),
     }
     outcomes = list(usual.tune_all(targets, budget=100.0, clock=ticking()))
-    assert [one.verdict for one in outcomes] == ["no choice", "faster", "default stays", "default stays"]
+    assert [one.verdict for one in outcomes] == ["no choice", "faster", "undecided", "default stays"]
     assert outcomes[1].best == faster.default | {"block_m": 64}
     assert outcomes[1].ratio == Estimate(pytest.approx(1.25), pytest.approx(1.25), pytest.approx(1.25))
     assert outcomes[1].before / outcomes[1].after == pytest.approx(1.25)
@@ -72,7 +72,7 @@ def test_tune_all_keeps_what_is_faster_in_fresh_measurements(found):
     assert lines[3].startswith("| matmul_t 128³, float32 | block_m 256 | block_m 64 | ")
     assert lines[3].endswith(" | 1.25 [1.25, 1.25] | faster |")
     assert lines[5].startswith("| matmul_t 512³, float32 |  |  | ")
-    assert report.counts(outcomes).startswith("faster: 1; the default stays: 2; undecided, so the default stays: 0;")
+    assert report.counts(outcomes).startswith("faster: 1; the default stays: 1; undecided, so the default stays: 1;")
 
 
 def test_tune_all_leaves_what_is_too_slow_for_the_budget(found):
@@ -135,7 +135,7 @@ def test_all(found, kept, tmp_path, monkeypatch):
     assert done.stderr == ""
     assert "before and after" in done.stdout
     assert "kept for later calls: /home/wisdom.json" in done.stdout
-    assert [(target, best["block_m"]) for target, best, _, _ in kept] == [(targets[1], 64), (targets[2], 256)]
+    assert [(one.target, one.best["block_m"]) for one in kept] == [(targets[1], 64), (targets[2], 256)]
     content = json.loads(files["json"].read_text())
     assert [one["verdict"] for one in content] == ["no choice", "faster", "default stays"]
     assert content[0]["before"] is None
@@ -152,12 +152,12 @@ def test_all_without_saving(found, kept, monkeypatch):
 
 def test_a_confirmed_result_is_kept(kept, monkeypatch):
     monkeypatch.setattr(commands.tune, "search", lambda target, **options: result_of())
-    done = run("matmul-t", "--shape=8")
+    done = run("matmul-t", "--shape=8", "--threads=2")
     assert "kept for later calls: /home/wisdom.json" in done.stdout
-    ((target, best, seconds, default_seconds),) = kept
-    assert target.case.m == 8
-    assert best == result_of().best
-    assert (seconds, default_seconds) == (result_of().best_seconds, result_of().default_seconds)
+    (one,) = kept
+    assert one.target.case.m == 8
+    assert one.best == result_of().best
+    assert (one.seconds, one.default_seconds) == (result_of().best_seconds, result_of().default_seconds)
 
 
 @pytest.mark.parametrize("error", [OSError("read-only"), ValueError("wisdom is off")])
@@ -167,7 +167,7 @@ def test_what_cannot_be_kept_is_no_failure(error, monkeypatch):
 
     monkeypatch.setattr(keeping, "keep", keep)
     monkeypatch.setattr(commands.tune, "search", lambda target, **options: result_of())
-    done = run("matmul-t", "--shape=8")
+    done = run("matmul-t", "--shape=8", "--threads=2")
     assert done.exit_code == 0
     assert f"not kept: {error}" in done.stdout
 
@@ -175,9 +175,74 @@ def test_what_cannot_be_kept_is_no_failure(error, monkeypatch):
 def test_what_is_kept_can_be_read_again(tmp_path, monkeypatch):
     monkeypatch.setenv("TRANSFUSE_WISDOM", str(tmp_path / "wisdom.json"))
     target = tune.MatmulT(100, 200, 300, threads=2)
-    best = target.default | {"block_m": 64, "threads": 1}
-    assert str(keeping.keep([(target, best, 1e-3, 2e-3)])) == str(tmp_path / "wisdom.json")
+    found = keeping.Found(target, target.default | {"block_m": 64}, target.default, 1e-3, 2e-3)
+    assert str(keeping.keep([found])) == str(tmp_path / "wisdom.json")
     (entry,) = tune.Wisdom.load()
     assert (entry.operation, entry.dtype, tuple(entry.sizes)) == ("matmul_t", "float32", (1, 100, 200, 300))
-    assert (entry.threads, entry.parameters["block_m"]) == (1, 64)
+    assert (entry.threads, entry.parameters) == (2, {"block_m": 64})
     assert (entry.seconds, entry.default_seconds) == (1e-3, 2e-3)
+
+
+def test_a_shape_whose_default_stays_uses_no_other_shapes_entry(tmp_path, monkeypatch, tuned):
+    monkeypatch.setenv("TRANSFUSE_WISDOM", str(tmp_path / "wisdom.json"))
+    small, large = (tune.MatmulT(size, 256, 256, threads=1) for size in (256, 512))
+    faster = keeping.Found(small, small.default | {"block_k": 64}, small.default, 1e-3, 2e-3)
+    keeping.keep([faster])
+    tune.Wisdom.load().apply()
+    look_up = ("matmul_t", large.isa, "float32", large.sizes)
+    assert _core.find_tuned(*look_up) == {"block_k": 64}
+    keeping.keep([keeping.Found(large, large.default, large.default, decided=False)])
+    tune.Wisdom.load().apply()
+    assert _core.find_tuned(*look_up) == {}
+
+
+def test_what_was_found_outlasts_a_search_without_a_decision(tmp_path):
+    file = tmp_path / "wisdom.json"
+    target = tune.MatmulT(256, 256, 256, threads=1)
+    best = target.default | {"block_k": 64}
+    for found, expected in (
+        (keeping.Found(target, target.default, target.default, decided=False), {}),
+        (keeping.Found(target, best, target.default, 1e-3, 2e-3), {"block_k": 64}),
+        (keeping.Found(target, target.default, target.default, decided=False), {"block_k": 64}),
+        (keeping.Found(target, target.default, target.default, 1e-3, 1e-3), {}),
+    ):
+        keeping.keep([found], file)
+        (entry,) = tune.Wisdom.load(file)
+        assert entry.parameters == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"validated": False}, "nothing was confirmed by fresh measurements"),
+        ({"best": {"threads": 1}}, "calls take 2 threads unless they say num_threads=1"),
+    ],
+)
+def test_what_no_later_call_can_use_is_not_kept(changes, message, kept, monkeypatch):
+    target = tune.MatmulT(8, 8, 8, threads=2)
+    best = target.default | changes.pop("best", {})
+    result = result_of(best=best, default=target.default, **changes)
+    monkeypatch.setattr(commands.tune, "search", lambda target, **options: result)
+    done = run("matmul-t", "--shape=8", "--threads=2")
+    assert done.exit_code == 0
+    assert f"not kept: {message}" in done.stdout
+    assert kept == []
+
+
+def test_all_keeps_what_was_found_before_an_error(found, kept, monkeypatch):
+    targets = [tune.MatmulT(size, size, size, threads=1) for size in (128, 256)]
+    monkeypatch.setattr(usual, "usual_targets", lambda operations, **options: targets)
+    found |= {targets[0].name: ({"block_m": 64}, 1.25)}
+    search = usual.search
+
+    def fail(target, space, **options):
+        if target is targets[1]:
+            raise tune.DefaultFailed("no memory")
+        return search(target, space, **options)
+
+    monkeypatch.setattr(usual, "search", fail)
+    done = run("all", "--budget=100")
+    assert done.exit_code == 2
+    assert "error: no memory" in done.stderr
+    assert "matmul_t 128³" in done.stdout
+    assert [one.target for one in kept] == targets[:1]

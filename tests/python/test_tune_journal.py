@@ -1,5 +1,6 @@
 """Searches that end early and go on: the journal, a killed process, Ctrl-C, budgets."""
 
+import fcntl
 import json
 
 import pytest
@@ -103,7 +104,16 @@ def test_a_journal_of_another_target_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"hello\n", b"hello\nworld\n", b'{"schema": 1}\nx\n{"index": 1}\n', b"\xff\xfe\n\n", b"3\n"]
+    "content",
+    [
+        b"hello\n",
+        b"hello\nworld\n",
+        b'{"schema": 1}\nx\n{"index": 1}\n',
+        b"\xff\xfe\n\n",
+        b"3\n",
+        b'{"$schema": "https://json-schema.org/schema"}',
+        b'{"schema": {"type": "object"}}',
+    ],
 )
 def test_a_file_that_is_no_journal_is_refused_and_kept(tmp_path, content):
     path = tmp_path / "journal"
@@ -111,6 +121,34 @@ def test_a_file_that_is_no_journal_is_refused_and_kept(tmp_path, content):
     with pytest.raises(ValueError, match=f"journal: (line \\d of )?{path} is"):
         search(path)
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("change", [{"index": "0"}, {"elapsed": None}, {"reference": None}, {"seconds": None}])
+def test_a_damaged_line_is_refused(tmp_path, change):
+    path = tmp_path / "journal"
+    search(path)
+    lines = path.read_text().splitlines()
+    lines[3] = json.dumps(json.loads(lines[3]) | change)
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=f"journal: line 4 of {path} is none that a search has written"):
+        search(path)
+
+
+def test_two_searches_do_not_share_a_journal(tmp_path):
+    path = tmp_path / "journal"
+    search(path)
+    before = path.read_bytes()
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match=f"journal: another search writes to {path}"):
+            search(path)
+    assert path.read_bytes() == before
+
+
+def test_an_anonymous_function_has_no_journal(tmp_path):
+    with pytest.raises(ValueError, match=r"target: expected a name where there is a journal, got .*<lambda>"):
+        tune.search(lambda a: 0, tune.Space({"a": [1, 2]}), journal=tmp_path / "journal")
+    assert not (tmp_path / "journal").exists()
 
 
 def test_another_budget_goes_on_from_where_it_makes_a_difference(tmp_path):

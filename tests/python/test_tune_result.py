@@ -313,7 +313,7 @@ ROWS = [
 
 def test_comparison_table():
     lines = report.comparison_markdown(ROWS).splitlines()
-    assert lines[3] == "| here | 32 | race | 70 | 32 | 0.63% | 1.50% | 67% | 100% | 90% | 25% | 100% |"
+    assert lines[3] == "| here | 32 | race | 70 | 32 | 0.63% | 0.40% | 1.50% | 67% | 100% | 90% | 25% | 100% |"
     assert len(lines) == 5
     text = printed(report.comparison(ROWS), width=160)
     assert "3 runs each" in text

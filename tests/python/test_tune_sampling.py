@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from scipy import stats
 from tuning_machine import Machine
 
 from transfuse import tune
@@ -72,6 +73,18 @@ def test_single_slow_calls_in_a_block_vanish(every):
     true = seconds(5e-4)
     machine = Scripted(true, lambda now, number: 10.0 if number % every == 0 else 1.0)
     np.testing.assert_allclose(ratios(grid(machine), true), 1)
+
+
+@pytest.mark.parametrize("scale", [2e-4, 0.02])  # many calls in a block, and one
+def test_no_winner_among_equals(scale):
+    """With noise that only ever slows calls down, by 5 % on average."""
+    winners = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        machine = Scripted(dict.fromkeys(seconds(scale), scale), lambda now, number, rng=rng: 1 + rng.exponential(0.05))
+        result = tune.search(machine, SPACE, seed=seed, clock=machine.clock)
+        winners += result.best != result.default
+    assert stats.binomtest(winners, 60, 0.05, alternative="greater").pvalue > 1e-3
 
 
 def test_a_slow_call_of_the_default_makes_nobody_look_fast():

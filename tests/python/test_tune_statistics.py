@@ -59,6 +59,19 @@ def test_interval_covers(rng):
     assert stats.binomtest(covered, 2000, 0.95).pvalue > 1e-3
 
 
+def test_interval_covers_whenever_one_stops(rng):
+    """As the proof of the race does: when the samples look good."""
+    covered = plain = 0
+    for gains in rng.normal(0, 0.1, (1000, 150)):
+        t = gains.cumsum() / np.arange(1, 151) / (0.1 / np.sqrt(np.arange(1, 151)))
+        count = 8 + int((t[7:] > 2).argmax()) if (t[7:] > 2).any() else 150
+        times = np.exp(-gains[:count])
+        covered += statistics.ratio_of_times(1.0, times, 0.95, peeked_at=True)[0].low <= 1
+        plain += statistics.ratio_of_times(1.0, times, 0.95)[0].low <= 1
+    assert stats.binomtest(covered, 1000, 0.95, alternative="less").pvalue > 1e-3
+    assert plain < 900  # which is why the plain interval would not do
+
+
 def test_medians_against_numpy(rng):
     logs = rng.normal(0, 0.02, (9, 200))
     np.testing.assert_array_equal(statistics.medians(logs), np.median(logs, axis=0))

@@ -197,3 +197,51 @@ def test_the_order_of_the_candidates_does_not_matter_for_the_quality(strategy):
     )
     a, b = shares(strategy, made), shares(strategy, turned)
     assert abs(a.within_2 - b.within_2) <= 0.35
+
+
+@pytest.mark.parametrize(
+    ("strategy", "option"),
+    [
+        (tune.Grid, {"repeats": 0}),
+        (tune.Random, {"evaluations": 0}),
+        (tune.Exhaustive, {"cap": 1}),
+        (tune.Adaptive, {"cap": 0}),
+        (tune.Halving, {"repeats": 0}),
+        (tune.Genetic, {"population": 0}),
+        (tune.Race, {"mistake": 0.0}),
+    ],
+)
+def test_options_out_of_range(strategy, option):
+    ((name, value),) = option.items()
+    with pytest.raises(ValueError, match=f"^{name}: expected at least .*, got {value}"):
+        strategy(**option)
+
+
+def test_race_at_its_cap():
+    equal = landscape_of([1.0] * 6)
+    result = tune.replay(equal, tune.Race(rounds=3, proofs=2))
+    assert (result.stopped, result.validated) == ("cap", False)
+    assert len(result.ties) > 2
+    assert tune.replay(equal, tune.Race(rounds=3)).stopped == "decided"
+
+
+def test_race_out_of_budget_says_who_was_left():
+    result = tune.replay(landscape_of([1.0] * 6), max_measurements=40)
+    assert result.stopped == "budget"
+    assert len(result.ties) > 2
+
+
+@pytest.mark.parametrize("strategy", ["genetic", "random"])
+def test_no_more_are_alive_than_there_are(strategy):
+    result = tune.replay(landscape_of([1.0, 2.0, 3.0]), strategy)
+    assert [iteration.alive for iteration in result.history] == [3, 2, 1]
+
+
+@pytest.mark.parametrize("name", ["attention_prefill", "blocks_and_threads", "matmul_t_square"])
+def test_recorded_landscapes(name):
+    """What is published is of 100 runs; this many show whether something is broken."""
+    default, race, halving = tune.compare([tune.simple.Default(), "race", "halving"], [name], runs=12)
+    assert default.measurements_median == 0
+    assert race.within_2 >= 0.6
+    assert halving.within_2 >= 0.6
+    assert race.regret_mean <= default.regret_mean + 1e-3

@@ -106,6 +106,15 @@ def test_the_newer_one_stays(path):
     assert parameters(Wisdom.load()) == [{"block_k": 2}]
 
 
+def test_an_entry_from_the_future_does_not_stay_for_ever(path):
+    wisdom = made(block_k=1)
+    (entry,) = wisdom
+    wisdom.put(entry._replace(when=entry.when + 1e6))
+    wisdom.save()
+    made(block_k=2).save()
+    assert parameters(Wisdom.load()) == [{"block_k": 2}]
+
+
 def test_saving_adds_to_what_is_there(path):
     made(block_k=1).save()
     other = Wisdom()

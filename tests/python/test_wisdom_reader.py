@@ -83,6 +83,7 @@ PARTS = {
     "dtype": ({"dtype": "int8"}, "dtype"),
     "seconds": ({"seconds": float("inf")}, "seconds"),
     "when": ({"when": "today"}, "when"),
+    "when no calendar reaches": ({"when": 1e17}, "when: expected seconds, got 1e+17"),
     "machine": ({"machine": "mine"}, "machine"),
     "empty machine": ({"machine": {}}, "cpu"),
 }

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from transfuse.tune.loop import Loop
+from transfuse.tune.loop import Loop, require_at_least
 from transfuse.tune.table import Table
 
 
@@ -13,8 +13,8 @@ from transfuse.tune.table import Table
 class Adaptive:
     """Measure again who may be better than the current best, until nobody is plausible.
 
-    Welch's test on so few samples needs help: their logarithms are averaged robustly, and their variance is pooled over
-    all candidates.
+    Welch's test on so few samples needs help: medians of logarithms take the place of means, and the variance is pooled
+    over all candidates, which gives it more degrees of freedom.
 
     Parameters
     ----------
@@ -36,6 +36,9 @@ class Adaptive:
     scouts: int = 8
     cap: int = 30
     name: ClassVar[str] = "adaptive"
+
+    def __post_init__(self) -> None:
+        require_at_least(self, p_plausible=0, p_switch=0, extra_repeats_best=0, scouts=1, cap=1)
 
     def run(self, loop: Loop) -> int:
         """See :class:`~transfuse.tune.loop.Strategy`."""

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import json as json_text
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -60,14 +60,14 @@ def _add_command(operation: str, description: str, shape_help: str, dtype_help: 
         seed: Annotated[
             int | None, typer.Option(help="Of all chance. Without it: the journal's, or a new one.", min=0)
         ] = None,
-        confidence: Annotated[float, typer.Option(help="Of every test.")] = 0.95,
+        confidence: Annotated[float, typer.Option(help="Of the proof on fresh samples, and of intervals.")] = 0.95,
         cache: Annotated[str, typer.Option(help="warm or cold.")] = "warm",
         journal: Annotated[
             Path | None, typer.Option(help="Write measurements here; an interrupted search goes on from it.")
         ] = None,
         json: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
         plot: Annotated[Path | None, typer.Option(help="Draw a picture (.png, .svg, .pdf).")] = None,
-        save: Annotated[bool, typer.Option(help="Keep the result as wisdom, for later calls.")] = True,
+        save: Annotated[bool, typer.Option(help="Keep what the race has confirmed as wisdom, for later calls.")] = True,
     ) -> None:
         screen = Screen()
         try:
@@ -93,7 +93,7 @@ def _add_command(operation: str, description: str, shape_help: str, dtype_help: 
         screen.console.print(report.summary(result))
         screen.console.print(report.table(result))
         if save:
-            _keep(screen.console, [keeping.found_by(target, result)] if result.validated else [])
+            _keep(screen.console, lambda: [keeping.found_by(target, result)])
         files: list[File] = [(json, result.to_json), (plot, lambda path: save_figure(path, plots.overview(result)))]
         _conclude(files, interrupted=result.interrupted)
 
@@ -124,7 +124,7 @@ def tune_all(
     """Tune the usual shapes; what is not faster in fresh measurements keeps the default."""
     screen = Screen()
     found: list[usual.Outcome] = []
-    interrupted = False
+    interrupted, failure = False, None
     try:
         require_writable(json=json, markdown=markdown)
         with _tier(isa), screen:
@@ -137,20 +137,22 @@ def tune_all(
                 progress=lambda progress: screen.show(lambda: view(progress)),
             ):
                 found.append(outcome)
-    except (ValueError, RuntimeError, ImportError) as error:
-        raise bad_input(error) from None
+    except (ValueError, RuntimeError, ImportError, OSError, MemoryError) as error:
+        if not found:
+            raise bad_input(error) from None
+        failure = error
     except KeyboardInterrupt:
         interrupted = True
     screen.console.print(report.outcomes(found))
     screen.console.print(report.counts(found))
     if save:
-        decided = [one for one in found if one.verdict in ("faster", "default stays")]
-        _keep(screen.console, [(one.target, one.best, one.after, one.before) for one in decided])
+        _keep(screen.console, lambda: [kept for one in found if (kept := one.found()) is not None])
     files: list[File] = [
         (json, lambda path: _write_json(path, [report.outcome_record(one) for one in found])),
         (markdown, lambda path: _write_text(path, report.outcomes_markdown(found))),
     ]
-    _conclude(files, interrupted=interrupted or any(one.result and one.result.interrupted for one in found))
+    interrupted = interrupted or any(one.result and one.result.interrupted for one in found)
+    _conclude(files, interrupted=interrupted, failure=failure)
 
 
 @app.command()
@@ -160,7 +162,7 @@ def compare(
     strategies: Annotated[str, typer.Option(help="Names, separated by commas. Without it: all.")] = "",
     flat: Annotated[bool, typer.Option("--flat", help="Also where all configurations are equal.")] = False,
     seed: Annotated[int, typer.Option(help="Of the first run.", min=0)] = 0,
-    confidence: Annotated[float, typer.Option(help="Of every test.")] = 0.95,
+    confidence: Annotated[float, typer.Option(help="Of the proof on fresh samples, and of intervals.")] = 0.95,
     json: Annotated[Path | None, typer.Option(help="Write all runs to this file.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the table as Markdown.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw a picture (.png, .svg, .pdf).")] = None,
@@ -213,7 +215,8 @@ def record(
     except (ValueError, RuntimeError, OSError) as error:
         raise bad_input(error) from None
     except KeyboardInterrupt:
-        raise _nothing(screen.console) from None
+        screen.console.print(f"interrupted: {output} has the landscapes before this one", soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
     for path in paths:
         screen.console.print(str(path), soft_wrap=True)
 
@@ -222,21 +225,19 @@ def _tier(isa: str) -> contextlib.AbstractContextManager[object]:
     return transfuse.isa(isa) if isa else contextlib.nullcontext()
 
 
-def _keep(console: rich.console.Console, found: "Iterable[keeping.Found]") -> None:
-    """Keep what was confirmed; say where, or why not. The result is of use without it."""
-    found = list(found)
-    if not found:
-        console.print("not kept: nothing was confirmed by fresh measurements")
-        return
+def _keep(console: rich.console.Console, find: Callable[[], list[keeping.Found]]) -> None:
+    """Keep what was found; say where, or why not. The result is of use without it."""
     try:
-        console.print(f"kept for later calls: {keeping.keep(found)}", soft_wrap=True)
+        console.print(f"kept for later calls: {keeping.keep(find())}", soft_wrap=True)
     except (OSError, ValueError) as error:
         console.print(f"not kept: {error}", soft_wrap=True)
 
 
-def _conclude(files: list[File], *, interrupted: bool) -> None:
+def _conclude(files: list[File], *, interrupted: bool, failure: Exception | None = None) -> None:
     """Write the files; the exit code says whether all is well."""
     written = write_files(files)
+    if failure is not None:
+        raise bad_input(failure)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
     if {path for path, _ in files if path is not None} - written:

@@ -11,6 +11,7 @@ from transfuse.tune.landscape import Landscape
 from transfuse.tune.loop import Loop, Strategy
 from transfuse.tune.result import State, Stopped, TuningResult
 from transfuse.tune.searching import STRATEGIES, as_strategy, conduct, summarize
+from transfuse.tune.simple import Default
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def compare(
     Parameters
     ----------
     strategies : sequence, optional
-        Names or instances. Default: all.
+        Names or instances. Default: all, after the default configuration, for which nothing is measured.
     landscapes : sequence, optional
         Names, paths or landscapes. Default: all that come with the package.
     runs : int
@@ -157,9 +158,10 @@ def compare(
     """
     if runs < 1:
         raise ValueError(f"runs: expected at least 1, got {runs}")
+    chosen: Sequence[Strategy | str] = [Default(), *STRATEGIES] if strategies is None else strategies
     rows = []
     for landscape in map(_loaded, recorded.landscapes() if landscapes is None else landscapes):
-        for strategy in map(as_strategy, list(STRATEGIES) if strategies is None else strategies):
+        for strategy in map(as_strategy, chosen):
             if progress:
                 progress(f"{landscape.name}: {strategy.name}")
             rows.append(_row(landscape, strategy, range(seed, seed + runs), confidence))

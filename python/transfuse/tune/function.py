@@ -43,7 +43,7 @@ class Function:
         self._function, self._agree = function, agree or difference
 
     def describe(self) -> dict[str, Any]:
-        """Its name: two functions of a name count as the same."""
+        """Its name: two functions of a name count as the same, so an anonymous one has no journal."""
         return {"function": self.name}
 
     def space(self) -> Space:

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from transfuse.tune.loop import Loop
+from transfuse.tune.loop import Loop, require_at_least
 from transfuse.tune.simple import evaluate
 
 
@@ -42,13 +42,17 @@ class Genetic:
     repeats: int = 3
     name: ClassVar[str] = "genetic"
 
+    def __post_init__(self) -> None:
+        require_at_least(self, evaluations=1, first=1, population=1, tournament=1, mutation=0, repeats=1)
+
     def run(self, loop: Loop) -> int:
         """See :class:`~transfuse.tune.loop.Strategy`."""
         places = loop.candidates.places
         medians = np.full(len(loop), np.inf)
         new = np.ones(len(loop), bool)
         wanted = hypercube(places, loop.default, min(self.first, self.evaluations), loop.rng)
-        for number in range(min(self.evaluations, len(loop))):
+        evaluations = min(self.evaluations, len(loop))
+        for number in range(evaluations):
             if number < len(wanted):
                 index = wanted[number]
             else:
@@ -58,7 +62,7 @@ class Genetic:
                 index = int(free[distance.argmin()])
             new[index] = False
             medians[index] = evaluate(loop, index, self.repeats)
-            loop.report(int(medians.argmin()), self.evaluations - number)
+            loop.report(int(medians.argmin()), evaluations - number)
         return loop.best
 
     def _child(

@@ -1,10 +1,11 @@
 """The journal of a search: a line of JSON for each measurement, from which an interrupted search goes on."""
 
+import fcntl
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from transfuse.tune.result import State
 from transfuse.tune.sampling import TargetSource
@@ -30,7 +31,7 @@ class Journal:
     Raises
     ------
     ValueError
-        The file is no journal, or that of another search, or one of its lines is damaged.
+        The file is no journal, or that of another search, or one of its lines is damaged, or a search is writing to it.
     OSError
         The file cannot be read or written.
     """
@@ -38,16 +39,21 @@ class Journal:
     def __init__(self, path: str | Path, header: Mapping[str, Any], source: TargetSource) -> None:
         self.failures: dict[int, tuple[State, str]] = {}
         self._path, self._source = Path(path), source
-        lines = _read(self._path)
-        self._kept = lines[1:]
-        self._left = len(self._kept)
         self._elapsed, self._offset = 0.0, 0.0
         whole = {"schema": SCHEMA} | json.loads(json.dumps(header))
-        if lines:
-            _require_same(self._path, lines[0], whole)
         self._file = self._path.open("a", encoding="utf-8")
-        if not lines:
-            self._write(whole)
+        try:
+            _lock(self._file, self._path)
+            lines = _read(self._path)
+            if lines:
+                _require_same(self._path, lines[0], whole)
+            else:
+                self._write(whole)
+        except BaseException:
+            self.close()
+            raise
+        self._kept = lines[1:]
+        self._left = len(self._kept)
 
     def close(self) -> None:
         """Close the file."""
@@ -118,6 +124,14 @@ def seed_of(path: str | Path) -> int | None:
     return int(lines[0]["seed"]) if lines and "seed" in lines[0] else None
 
 
+def _lock(file: IO[str], path: Path) -> None:
+    """Until the file is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"journal: another search writes to {path}") from None
+
+
 def _read(path: Path) -> list[Any]:
     """All lines; a damaged last one is cut off the file."""
     if not path.exists():
@@ -129,14 +143,26 @@ def _read(path: Path) -> list[Any]:
             line = json.loads(text) if text.endswith(b"\n") else None
         except ValueError:
             line = None
-        if isinstance(line, dict):
+        if isinstance(line, dict) and (number == 0 or _is_measurement(line)):
             lines.append(line)
-        elif number + 1 == len(content.splitlines()) and (lines or (number == 0 and b"schema" in text)):
+        elif number + 1 == len(content.splitlines()) and line is None and (lines or _begins_a_journal(text)):
             with path.open("r+b") as file:
                 file.truncate(len(content) - len(text))
         else:
             raise ValueError(f"journal: line {number + 1} of {path} is none that a search has written")
     return lines
+
+
+def _begins_a_journal(text: bytes) -> bool:
+    begin = f'{{"schema": {SCHEMA}, "target": '.encode()
+    return text.startswith(begin) or begin.startswith(text)
+
+
+def _is_measurement(line: Mapping[str, Any]) -> bool:
+    times = [line.get(name) for name in ("elapsed", "reference", "seconds")]
+    if times[2] is None:
+        times[2] = 0 if isinstance(line.get("state"), str) and isinstance(line.get("reason"), str) else None
+    return isinstance(line.get("index"), int) and all(isinstance(one, int | float) for one in times)
 
 
 def _require_same(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

@@ -1,6 +1,8 @@
 """What searches found, kept as wisdom: later calls use it."""
 
+import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from transfuse.tune.result import TuningResult
@@ -8,15 +10,51 @@ from transfuse.tune.space import Configuration
 from transfuse.tune.targets import Attention, MatmulT
 from transfuse.tune.wisdom import Wisdom
 
-Found = tuple[MatmulT | Attention, Configuration, float, float]
-"""A target, its configuration, and the seconds of a call with it and with the default."""
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes
+    ----------
+    target : MatmulT or Attention
+    best, default : dict
+        Configurations, for as many threads as the target's.
+    seconds, default_seconds : float or None
+        Of a call with each.
+    decided : bool
+        No: the default stays because nothing is known; what was found before is better.
+    """
+
+    target: MatmulT | Attention
+    best: Configuration
+    default: Configuration
+    seconds: float | None = None
+    default_seconds: float | None = None
+    decided: bool = True
 
 
-def keep(found: Iterable[Found]) -> Path:
-    """Add configurations to the user's wisdom.
+def found_by(target: MatmulT | Attention, result: TuningResult) -> Found:
+    """What a search found that later calls can use.
 
-    The number of threads is no part of what a call looks up: a configuration holds for calls on as many threads as it
-    was measured with.
+    Raises
+    ------
+    ValueError
+        Nothing, and why.
+    """
+    if not result.validated:
+        raise ValueError("nothing was confirmed by fresh measurements")
+    if result.best["threads"] != target.threads:
+        number = result.best["threads"]
+        raise ValueError(f"calls take {target.threads} threads unless they say num_threads={number}")
+    return Found(target, result.best, result.default, result.best_seconds, result.default_seconds)
+
+
+def keep(found: Iterable[Found], path: str | os.PathLike[str] | None = None) -> Path:
+    """Add configurations to the user's wisdom, or to a file.
+
+    An entry holds what differs from the default: nothing where the default is the best, which says that the entries of
+    other shapes are not for this one.
 
     Returns
     -------
@@ -31,22 +69,17 @@ def keep(found: Iterable[Found]) -> Path:
         Wisdom is switched off.
     """
     wisdom = Wisdom()
-    for target, configuration, seconds, default_seconds in found:
-        parameters = dict(configuration)
-        wisdom.record(
-            target.operation,
-            isa=target.isa,
-            dtype=target.dtype,
-            sizes=target.sizes,
-            threads=parameters.pop("threads"),
-            parameters=parameters,
-            seconds=seconds,
-            default_seconds=default_seconds,
+    for one in found:
+        entry = wisdom.record(
+            one.target.operation,
+            isa=one.target.isa,
+            dtype=one.target.dtype,
+            sizes=one.target.sizes,
+            threads=one.target.threads,
+            parameters={name: value for name, value in one.best.items() if value != one.default[name]},
+            seconds=one.seconds,
+            default_seconds=one.default_seconds,
         )
-    path: Path = wisdom.save()
-    return path
-
-
-def found_by(target: MatmulT | Attention, result: TuningResult) -> Found:
-    """What a search found for a target."""
-    return target, result.best, result.best_seconds, result.default_seconds
+        if not one.decided:
+            wisdom.put(entry._replace(when=0.0))  # whatever is there for the same is newer
+    return wisdom.save(path)

@@ -213,6 +213,13 @@ class Loop:
             raise BudgetSpent
 
 
+def require_at_least(strategy: Strategy, **least: float) -> None:
+    """Raise ValueError if an option of a strategy is less than so much."""
+    for name, value in least.items():
+        if not getattr(strategy, name) >= value:
+            raise ValueError(f"{name}: expected at least {value:g}, got {getattr(strategy, name)}")
+
+
 def median(samples: list[float]) -> float:
     """Of samples; NaN if there are none."""
     ordered, half = sorted(samples), len(samples) // 2

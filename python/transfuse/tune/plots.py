@@ -320,6 +320,9 @@ def _percent(share: float) -> str:
 
 def _draw_runs(axes: "Axes", row: "ComparisonRow") -> None:
     color, marker = STRATEGIES.get(row.strategy, ("#7F7F7F", "h"))
+    if row.measurements_median == 0:  # which has no place on the axis
+        axes.axhline(max(row.regret_median, LEAST_REGRET), color=color, linestyle="--", linewidth=1, label=row.strategy)
+        return
     regrets = np.maximum(row.regrets, LEAST_REGRET)
     axes.scatter(row.measurements, regrets, s=14, color=color, marker=marker, alpha=0.3, linewidths=0)
     middle = max(float(np.median(row.regrets)), LEAST_REGRET)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from transfuse.tune import statistics
 from transfuse.tune.constants import PROOF_TIGHTEST, RACE_TIGHTEST
 from transfuse.tune.genetic import hypercube
-from transfuse.tune.loop import BudgetSpent, Loop
+from transfuse.tune.loop import BudgetSpent, Loop, require_at_least
 from transfuse.tune.screening import effects, predict
 from transfuse.tune.table import Table, median_errors
 
@@ -27,7 +27,7 @@ class Race:
     the default by `minimum_effect`; its bound holds at all rounds at once
     (:func:`~transfuse.tune.statistics.normal_mixture`), so one may look after each. Survivors at the end are ties.
     Last, the leader is measured anew, and wins only if these fresh samples prove a gain of `minimum_effect`, or if a
-    sign test of them proves a gain and most of them show `minimum_effect` or more.
+    sign test of them proves a gain and most of them show `minimum_effect` or more. A default that leads needs no proof.
 
     All measurements are relative to the default, so its own time is known and need not be measured again. The variance
     is pooled over all candidates.
@@ -65,6 +65,10 @@ class Race:
     reserve: float = 0.2
     name: ClassVar[str] = "race"
 
+    def __post_init__(self) -> None:
+        require_at_least(self, tie=0, minimum_effect=0, batch=0, far=0, scouts=1, mistake=1e-12, rounds=1, proofs=1)
+        require_at_least(self, reserve=0)
+
     def run(self, loop: Loop) -> int:
         """See :class:`~transfuse.tune.loop.Strategy`."""
         table, in_time = Table(len(loop)), True
@@ -80,6 +84,7 @@ class Race:
             loop.best = loop.default
         if not in_time:
             raise BudgetSpent
+        loop.capped = not loop.validated
         return loop.best
 
     def _screen(self, loop: Loop, table: Table) -> tuple[Indices, Indices]:
@@ -111,9 +116,9 @@ class Race:
                 table.add(asked, loop.measure(asked))
             alive = asked = self._survivors(loop, table, alive)
             loop.report(table.fastest(1, alive)[0] if alive.size else loop.default, alive.size)
+            loop.ties = [int(index) for index in alive if index != loop.best]
             if alive.size < 2:
                 break
-        loop.ties = [int(index) for index in alive if index != loop.best]
 
     def _survivors(self, loop: Loop, table: Table, alive: Indices) -> Indices:
         """Those who may be better than the leader by `tie`, and than the default by `minimum_effect`."""
@@ -136,9 +141,11 @@ class Race:
     def _prove(self, loop: Loop, leader: int, scale: float) -> bool:
         """Whether fresh samples show that the leader gains something, and more than half of them enough.
 
-        A gain that is large against the noise shows in few samples, by the bounds of the race. A smaller one needs a
-        sign test: nothing is assumed of the noise, whose tails are heavy on both sides; its median counts. A sign has a
-        standard deviation of 1/2 at most, so the bound holds for any number of samples.
+        A gain that is large against the noise of the whole search shows in few samples, by the bounds of the race. A
+        smaller one needs a sign test: it assumes no more of the noise, whose tails are heavy on both sides, than that a
+        candidate that gains nothing looks slower at least as often as faster. A sign has a standard deviation of 1/2
+        at most, so the bound holds for any number of samples. Each of the two may err half as often as the confidence
+        allows.
         """
         loop.phase = "validation"
         gains: list[float] = []
@@ -153,7 +160,7 @@ class Race:
                 return False
             gains.append(_default(loop) - float(best))
             faster, enough = (sum(gain > least for gain in gains) - len(gains) / 2 for least in (0.0, need))
-            bound = statistics.normal_mixture(len(gains), 2 * (1 - loop.confidence), best_at=PROOF_TIGHTEST)
+            bound = statistics.normal_mixture(len(gains), 1 - loop.confidence, best_at=PROOF_TIGHTEST)
             margin = float(bound) * math.sqrt(len(gains)) / 2
             loop.report(leader, 2)
             large = np.median(gains) - bound * median_errors(scale, len(gains)) > need

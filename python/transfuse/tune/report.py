@@ -68,7 +68,7 @@ def summary_rows(result: "TuningResult") -> list[tuple[str, str]]:
     elif result.leader != result.default:
         rows.append(("leader", f"{configuration_text(result.leader)}: not shown to be better than the default"))
     rows += [
-        ("confirmed", "yes" if result.validated else "no: not measured anew"),
+        ("confirmed", "yes" if result.validated else "no: not by fresh measurements"),
         ("ties", _ties(result)),
         (
             "measured",
@@ -172,6 +172,7 @@ COMPARISON = (
     "measurements",
     "evaluations",
     "regret, mean",
+    "median",
     "95th percentile",
     "within 1 %",
     "within 2 %",
@@ -211,6 +212,7 @@ def _comparison_cells(row: "ComparisonRow", *, repeat: bool = True) -> list[str]
         f"{row.measurements_median:.0f}",
         f"{row.evaluations_median:.0f}",
         f"{row.regret_mean:.2%}",
+        f"{row.regret_median:.2%}",
         f"{row.regret_95:.2%}",
         f"{row.within_1:.0%}",
         f"{row.within_2:.0%}",

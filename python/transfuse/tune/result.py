@@ -103,9 +103,9 @@ class TuningResult:
     speedup : Estimate
         The default's time over the best's, with its interval; all 1 where the default is the best.
     probability : float
-        That the best is faster than the default.
+        That the best is faster than the default, by Student's t of its fresh samples, or of all if there are none.
     validated : bool
-        Fresh samples confirm the answer, be it the default.
+        Fresh samples confirm the answer; or it is the default, and all others were found not to gain enough.
     ties : list of dict
         Configurations that may be as good as the leader.
     evaluations, measurements : int
@@ -119,13 +119,13 @@ class TuningResult:
     """
 
     target: str
-    description: dict[str, Any]
-    space: dict[str, list[Any]]
+    description: dict[str, Any] = field(repr=False)
+    space: dict[str, list[Any]] = field(repr=False)
     strategy: str
     seed: int
     confidence: float
     cache: str
-    machine: dict[str, Any]
+    machine: dict[str, Any] = field(repr=False)
     best: Configuration
     default: Configuration
     leader: Configuration
@@ -136,8 +136,8 @@ class TuningResult:
     evaluations: int
     measurements: int
     seconds: float
-    candidates: list[Candidate]
-    history: list[Iteration]
+    candidates: list[Candidate] = field(repr=False)
+    history: list[Iteration] = field(repr=False)
     observations: list[Observation] = field(repr=False)
     stopped: Stopped
 

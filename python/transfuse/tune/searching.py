@@ -71,7 +71,7 @@ def search(
     seed : int, optional
         Of everything that is left to chance. Default: that of the journal, or one by chance.
     confidence : float
-        Of the tests.
+        Of the proof on fresh samples, of the tests of "exhaustive", and of intervals.
     cache : {"warm", "cold"}
         Whether a call's inputs are in the caches, from a call just before, or not.
     default : dict, optional
@@ -128,6 +128,7 @@ def search(
         "seed": seed,
         "cache": cache,
     }
+    _require(journal is None or "<lambda>" not in target.name, "target", "a name where there is a journal", target.name)
     with contextlib.ExitStack() as stack:
         if journal is not None:
             header = described | {"strategy": repr(strategy), "confidence": confidence, "check": check}
@@ -198,12 +199,12 @@ def as_target(target: Any, space: Space | None, default: Configuration | None) -
 def summarize(loop: Loop, answer: int, stopped: Stopped, **described: Any) -> TuningResult:
     """The result of a search that has ended."""
     configurations, samples, default = loop.candidates.configurations, loop.samples, loop.default
-    seen = [one.seconds for one in loop.observations if (one.phase, one.index) == ("validation", answer)] or samples[
-        answer
-    ]
+    fresh = [one.seconds for one in loop.observations if (one.phase, one.index) == ("validation", answer)]
     speedup, probability = Estimate(1.0, 1.0, 1.0), 0.0
     if answer != default and loop.source.reference is not None:
-        speedup, probability = statistics.ratio_of_times(loop.source.reference, seen, loop.confidence)
+        speedup, probability = statistics.ratio_of_times(
+            loop.source.reference, fresh or samples[answer], loop.confidence, peeked_at=bool(fresh)
+        )
     return TuningResult(
         **described,
         space={name: list(values) for name, values in loop.candidates.parameters.items()},

@@ -1,4 +1,4 @@
-"""Strategies that measure every candidate alike, or chosen by chance."""
+"""Strategies that measure nothing, every candidate alike, or candidates chosen by chance."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,7 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfuse.tune import statistics
-from transfuse.tune.loop import Loop
+from transfuse.tune.loop import Loop, require_at_least
+
+
+@dataclass(frozen=True)
+class Default:
+    """Measure nothing and stay with the default: what the others are worth shows beside it."""
+
+    name: ClassVar[str] = "default"
+
+    def run(self, loop: Loop) -> int:
+        """See :class:`~transfuse.tune.loop.Strategy`."""
+        return loop.default
 
 
 @dataclass(frozen=True)
@@ -16,6 +27,9 @@ class Grid:
 
     repeats: int = 10
     name: ClassVar[str] = "grid"
+
+    def __post_init__(self) -> None:
+        require_at_least(self, repeats=1)
 
     def run(self, loop: Loop) -> int:
         """See :class:`~transfuse.tune.loop.Strategy`."""
@@ -36,6 +50,9 @@ class Random:
     evaluations: int = 18
     repeats: int = 3
     name: ClassVar[str] = "random"
+
+    def __post_init__(self) -> None:
+        require_at_least(self, evaluations=1, repeats=1)
 
     def run(self, loop: Loop) -> int:
         """See :class:`~transfuse.tune.loop.Strategy`."""
@@ -63,6 +80,9 @@ class Exhaustive:
 
     cap: int = 30
     name: ClassVar[str] = "exhaustive"
+
+    def __post_init__(self) -> None:
+        require_at_least(self, cap=2)
 
     def run(self, loop: Loop) -> int:
         """See :class:`~transfuse.tune.loop.Strategy`."""
@@ -96,6 +116,9 @@ class Halving:
 
     repeats: int = 1
     name: ClassVar[str] = "halving"
+
+    def __post_init__(self) -> None:
+        require_at_least(self, repeats=1)
 
     def run(self, loop: Loop) -> int:
         """See :class:`~transfuse.tune.loop.Strategy`."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from transfuse.bench.statistics import Estimate
+from transfuse.tune.constants import PROOF_TIGHTEST
 
 Array = NDArray[np.float64]
 
@@ -60,8 +61,12 @@ def two_sided_p(t: ArrayLike, degrees: ArrayLike) -> Array:
     return np.asarray(2 * _special().stdtr(degrees, -np.abs(t)), float)
 
 
-def ratio_of_times(reference: float, faster: ArrayLike, confidence: float) -> tuple[Estimate, float]:
-    """The ratio of a known time to a geometric mean, with its t interval, and the probability that it is above 1.
+def ratio_of_times(
+    reference: float, faster: ArrayLike, confidence: float, *, peeked_at: bool = False
+) -> tuple[Estimate, float]:
+    """The ratio of a known time to a geometric mean, with an interval, and the probability that it is above 1.
+
+    The probability is that of Student's t with a flat prior.
 
     Parameters
     ----------
@@ -70,6 +75,9 @@ def ratio_of_times(reference: float, faster: ArrayLike, confidence: float) -> tu
     faster : (n,)
         Seconds.
     confidence : float
+    peeked_at : bool
+        How many samples there are depends on what they said: the interval is wider, by :func:`normal_mixture`. Else
+        it is that of Student's t.
 
     Returns
     -------
@@ -82,7 +90,10 @@ def ratio_of_times(reference: float, faster: ArrayLike, confidence: float) -> tu
         return Estimate(math.exp(gains.mean()) if gains.size else math.nan, 0.0, math.inf), 0.5
     gain, error, degrees = gains.mean(), math.sqrt(gains.var(ddof=1) / gains.size), float(gains.size - 1)
     t = gain / error if error else math.copysign(math.inf, gain) if gain else 0.0
-    half = float(_special().stdtrit(degrees, (1 + confidence) / 2)) * error
+    width = float(_special().stdtrit(degrees, (1 + confidence) / 2))
+    if peeked_at:
+        width = max(width, float(normal_mixture(gains.size, 1 - confidence, best_at=PROOF_TIGHTEST)))
+    half = width * error
     return Estimate(*np.exp(gain + half * np.array([0, -1, 1])).tolist()), float(_special().stdtr(degrees, t))
 
 

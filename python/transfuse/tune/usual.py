@@ -13,6 +13,7 @@ from transfuse.bench.matmul_t import MatmulT as MatmulTCase
 from transfuse.bench.statistics import Estimate, ratio_interval
 from transfuse.tune.candidates import choose
 from transfuse.tune.constants import BLOCK_SECONDS, FEWEST_ROUNDS, MOST_ROUNDS, PASSES, SEARCH_SHARE, SHORT_CALL
+from transfuse.tune.keeping import Found
 from transfuse.tune.loop import Progress
 from transfuse.tune.recording import record
 from transfuse.tune.result import TuningResult
@@ -42,6 +43,7 @@ class Outcome:
     ratio : Estimate
         The former over the latter, of fresh samples, with its 95 % interval.
     verdict : {"faster", "default stays", "undecided", "no choice", "no time"}
+        The default stays where the search proved that nothing is faster by enough.
     """
 
     target: MatmulT | Attention
@@ -52,6 +54,17 @@ class Outcome:
     after: float
     ratio: Estimate
     verdict: Verdict
+
+    def found(self) -> Found | None:
+        """What later calls can use; None if every configuration of this shape is the same.
+
+        That the default stays is kept whatever the reason, so that no call uses what was found for other shapes only.
+        """
+        if self.verdict == "no choice":
+            return None
+        after, before = (None if math.isnan(one) else one for one in (self.after, self.before))
+        decided = self.verdict in ("faster", "default stays")
+        return Found(self.target, self.best, self.default, after, before, decided)
 
 
 def target_of(operation: str, shape: str, *, dtype: str = "float32", threads: int | None = None) -> MatmulT | Attention:
@@ -179,7 +192,7 @@ def _tune(
     before, after, ratio = _measure_anew(target, result, int(np.clip(rounds, FEWEST_ROUNDS, MOST_ROUNDS)), clock)
     if ratio.low > 1:
         return Outcome(target, result, result.best, default, before, after, ratio, "faster")
-    return Outcome(target, result, default, default, before, before, EVEN, "default stays")
+    return Outcome(target, result, default, default, before, before, EVEN, "undecided")
 
 
 def _unchanged(target: MatmulT | Attention, default: Configuration, verdict: Verdict) -> Outcome:

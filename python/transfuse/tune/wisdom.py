@@ -193,8 +193,9 @@ class Wisdom:
                 there = _read(path)
                 if there.unusable and path.is_file():
                     path.replace(f"{path}.old")
-                merged = Wisdom()
-                merged._add(e for e in there.entries if e.when > self._forgotten.get(e.key, -math.inf))
+                merged, now = Wisdom(), time.time()
+                kept = (e for e in there.entries if e.when > self._forgotten.get(e.key, -math.inf))
+                merged._add(e if e.when <= now else e._replace(when=0.0) for e in kept)  # some clock was wrong
                 merged._add(self)
                 _write(path, merged)
         return path

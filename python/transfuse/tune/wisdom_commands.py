@@ -89,7 +89,7 @@ def _table(wisdom: Wisdom) -> rich.table.Table:
             str(entry.threads),
             " ".join(f"{name}={value}" for name, value in entry.parameters.items()) or "the defaults",
             "" if entry.speedup is None else f"{entry.speedup:.2f}",
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.when)),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.when)) if entry.when else "",
         )
     return table
 
