@@ -41,7 +41,7 @@ def found(monkeypatch):
         )
 
     def record(target, space, *, rounds, default, **options):
-        _, ratio = answers[target.name]
+        _, ratio = answers.get(target.name, ({}, 1.0))
         (best,) = space.configurations()
         assert best != default
         times = np.tile([ratio * 1e-3, 1e-3], (rounds, 1)) * (1 + 0.01 * np.arange(rounds)[:, None])
@@ -72,7 +72,28 @@ def test_tune_all_keeps_what_is_faster_in_fresh_measurements(found):
     assert lines[3].startswith("| matmul_t 128³, float32 | block_m 256 | block_m 64 | ")
     assert lines[3].endswith(" | 1.25 [1.25, 1.25] | faster |")
     assert lines[5].startswith("| matmul_t 512³, float32 |  |  | ")
-    assert report.counts(outcomes).startswith("faster: 1; the default stays: 1; undecided, so the default stays: 1;")
+    assert report.counts(outcomes).startswith(
+        "faster: 1; faster, but not for shapes that would use it too, so the default stays: 0; the default stays: 1;"
+    )
+
+
+@pytest.mark.parametrize(("ratio", "verdict"), [(0.9, "here only"), (1.0, "faster"), (1.1, "faster")])
+@pytest.mark.parametrize(
+    ("target", "other"),
+    [
+        (tune.MatmulT(1024, 1200, 160, threads=1), "matmul_t 1536×1536×192, float32"),
+        (tune.MatmulT(2000, 1, 700, threads=1), "matmul_t 1024×1×512, float32"),
+        (tune.Attention(1, 8, 256, 64, causal=True, threads=1), "attention 1×8×384×64, causal, float32"),
+        (tune.Attention(1, 8, 1, 64, keys=3000, kv_heads=2, threads=1), "attention 1×8(2)×1×2048×64, float32"),
+    ],
+)
+def test_what_is_slower_for_others_of_its_bucket_is_not_kept(found, target, other, ratio, verdict):
+    name = "block_n" if target.operation == "matmul_t" else "block_kv"
+    found |= {target.name: ({name: 32}, 1.25), other: ({}, ratio)}
+    (outcome,) = usual.tune_all([target], budget=100.0, clock=ticking())
+    assert outcome.verdict == verdict
+    assert (outcome.best != outcome.default) == (verdict == "faster")
+    assert outcome.found().decided
 
 
 def test_tune_all_leaves_what_is_too_slow_for_the_budget(found):

@@ -225,6 +225,16 @@ def test_race_at_its_cap():
     assert tune.replay(equal, tune.Race(rounds=3)).stopped == "decided"
 
 
+@pytest.mark.parametrize("strategy", ["race", "adaptive"])
+def test_a_measurement_that_is_far_too_fast_decides_nothing(strategy):
+    """As where the default was disturbed before and after it."""
+    made = landscape_of([1.0, 0.8, 2.0, 1.0], outliers=0, rounds=40)
+    made.times[::20, 2] /= 20
+    for seed in range(30):
+        result = tune.replay(made, strategy, seed)
+        assert result.best == made.configurations[1]
+
+
 def test_race_out_of_budget_says_who_was_left():
     result = tune.replay(landscape_of([1.0] * 6), max_measurements=40)
     assert result.stopped == "budget"

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from transfuse.tune.constants import LEADER_SAMPLES
 from transfuse.tune.loop import Loop, require_at_least
 from transfuse.tune.table import Table
 
@@ -59,7 +60,7 @@ class Adaptive:
                 better = table.better_than(best)
             plausible = np.flatnonzero(better > self.p_plausible).tolist()
             loop.report(best, 1 + len(plausible))
-            if not plausible:
+            if not plausible and table.counts[best] >= LEADER_SAMPLES:
                 return best
             asked = [best, *plausible]
         loop.capped = True

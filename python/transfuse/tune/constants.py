@@ -2,8 +2,8 @@
 
 The options of the strategies are the fields of their classes. Values were chosen on made landscapes of 20 to 250
 configurations, and checked on others of the same kind. That noise has heavy tails on both sides was learnt from the
-recorded landscapes; TAIL, and the race's `rounds` and `mistake`, were chosen on these, with other seeds than those of
-the table in docs/tuning.md.
+recorded landscapes; TAIL, and the race's `rounds` and `mistake`, were chosen on recordings of another day than those of
+the package, by which docs/tuning.md judges.
 """
 
 BLOCK_SECONDS = 0.005
@@ -31,6 +31,9 @@ MEDIAN_ERROR = 1.2533
 TAIL = 30.0
 """The tails of timings are heavy: the standard error of n samples counts as wider by TAIL / n² times itself, so that a
 candidate that is not far slower leaves after some five samples at the earliest."""
+LEADER_SAMPLES = 5
+"""Nobody leaves, and no search ends, because of a leader with fewer: single measurements are wrong by any factor where
+the default was disturbed before and after."""
 PRIOR_SCALE, PRIOR_WEIGHT = 0.03, 4.0
 """The standard deviation of a measurement before any was repeated, and how many differences that counts as."""
 
@@ -46,5 +49,7 @@ SEARCH_SHARE = 0.8
 """Of the time for a shape of ``tune all``; the rest is for measuring what was found once more."""
 FEWEST_ROUNDS, MOST_ROUNDS = 10, 100
 """Of these last measurements."""
+SMALL_SIZE = 16
+"""Sizes below stay as they are where a configuration is tried on another shape of its bucket."""
 PASSES = 3
 """A search needs time for so many measurements of each candidate on average: checking one costs as much as one."""

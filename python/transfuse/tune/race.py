@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfuse.tune import statistics
-from transfuse.tune.constants import PROOF_TIGHTEST, RACE_TIGHTEST
+from transfuse.tune.constants import LEADER_SAMPLES, PROOF_TIGHTEST, RACE_TIGHTEST
 from transfuse.tune.genetic import hypercube
 from transfuse.tune.loop import BudgetSpent, Loop, require_at_least
 from transfuse.tune.screening import effects, predict
@@ -122,6 +122,8 @@ class Race:
 
     def _survivors(self, loop: Loop, table: Table, alive: Indices) -> Indices:
         """Those who may be better than the leader by `tie`, and than the default by `minimum_effect`."""
+        while (leaders := table.fastest(1, alive)) and table.counts[leaders[0]] < LEADER_SAMPLES:
+            table.add(leaders, loop.measure(leaders))
         alive = alive[table.counts[alive] > 0]
         if not alive.size:
             return alive

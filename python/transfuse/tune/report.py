@@ -250,6 +250,7 @@ def counts(found: "Sequence[Outcome]") -> str:
 
 VERDICTS = {
     "faster": "faster",
+    "here only": "faster, but not for shapes that would use it too, so the default stays",
     "default stays": "the default stays",
     "undecided": "undecided, so the default stays",
     "no choice": "nothing to choose, so the default stays",

@@ -1,5 +1,6 @@
 """Tuning of the usual shapes: those of the benchmark's suites."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,15 @@ from transfuse import bench
 from transfuse.bench.matmul_t import MatmulT as MatmulTCase
 from transfuse.bench.statistics import Estimate, ratio_interval
 from transfuse.tune.candidates import choose
-from transfuse.tune.constants import BLOCK_SECONDS, FEWEST_ROUNDS, MOST_ROUNDS, PASSES, SEARCH_SHARE, SHORT_CALL
+from transfuse.tune.constants import (
+    BLOCK_SECONDS,
+    FEWEST_ROUNDS,
+    MOST_ROUNDS,
+    PASSES,
+    SEARCH_SHARE,
+    SHORT_CALL,
+    SMALL_SIZE,
+)
 from transfuse.tune.keeping import Found
 from transfuse.tune.loop import Progress
 from transfuse.tune.recording import record
@@ -22,7 +31,7 @@ from transfuse.tune.searching import as_target, search
 from transfuse.tune.space import Configuration, Space
 from transfuse.tune.targets import Attention, MatmulT
 
-Verdict = Literal["faster", "default stays", "undecided", "no choice", "no time"]
+Verdict = Literal["faster", "here only", "default stays", "undecided", "no choice", "no time"]
 
 EVEN = Estimate(1.0, 1.0, 1.0)
 
@@ -42,8 +51,9 @@ class Outcome:
         Seconds of a call; NaN if they were not measured.
     ratio : Estimate
         The former over the latter, of fresh samples, with its 95 % interval.
-    verdict : {"faster", "default stays", "undecided", "no choice", "no time"}
-        The default stays where the search proved that nothing is faster by enough.
+    verdict : {"faster", "here only", "default stays", "undecided", "no choice", "no time"}
+        The default stays where the search proved that nothing is faster by enough. "here only": something is, but it
+        is slower for another shape that would use it, so the default stays too.
     """
 
     target: MatmulT | Attention
@@ -63,7 +73,7 @@ class Outcome:
         if self.verdict == "no choice":
             return None
         after, before = (None if math.isnan(one) else one for one in (self.after, self.before))
-        decided = self.verdict in ("faster", "default stays")
+        decided = self.verdict in ("faster", "here only", "default stays")
         return Found(self.target, self.best, self.default, after, before, decided)
 
 
@@ -129,7 +139,8 @@ def tune_all(
     What remains of the budget is divided evenly among the targets that remain, so that what cheap ones leave goes to
     those after them. Where a share is too small for the whole space, only what differs from the default in one
     parameter is searched; where it is too small for that, nothing. What a search found must show itself faster in
-    measurements that take turns with the default's, else the default stays.
+    measurements that take turns with the default's, and not slower for a shape at the other end of its bucket of sizes,
+    whose calls would use it too; else the default stays.
 
     Parameters
     ----------
@@ -188,11 +199,14 @@ def _tune(
     if result.best == result.default or result.interrupted:
         verdict: Verdict = "default stays" if result.validated else "undecided"
         return Outcome(target, result, default, default, before, before, EVEN, verdict)
-    rounds = (1 - SEARCH_SHARE) * seconds / (2 * cost)
-    before, after, ratio = _measure_anew(target, result, int(np.clip(rounds, FEWEST_ROUNDS, MOST_ROUNDS)), clock)
-    if ratio.low > 1:
-        return Outcome(target, result, result.best, default, before, after, ratio, "faster")
-    return Outcome(target, result, default, default, before, before, EVEN, "undecided")
+    rounds = int(np.clip((1 - SEARCH_SHARE) * seconds / (4 * cost), FEWEST_ROUNDS, MOST_ROUNDS))
+    changes = {name: value for name, value in result.best.items() if value != default[name]}
+    before, after, ratio = _measure_anew(target, changes, rounds, seed, clock)
+    if ratio.low <= 1:
+        return Outcome(target, result, default, default, before, before, EVEN, "undecided")
+    if _measure_anew(_elsewhere(target), changes, rounds, seed, clock)[2].high < 1:
+        return Outcome(target, result, default, default, before, before, EVEN, "here only")
+    return Outcome(target, result, result.best, default, before, after, ratio, "faster")
 
 
 def _unchanged(target: MatmulT | Attention, default: Configuration, verdict: Verdict) -> Outcome:
@@ -224,11 +238,27 @@ def _near(space: Space, default: Configuration, target: MatmulT | Attention) -> 
     return Space(space.parameters, [is_near])
 
 
+def _elsewhere(target: MatmulT | Attention) -> MatmulT | Attention:
+    """A shape at the other end of the bucket: long sizes become a power of two, or half as much again."""
+
+    def other(size: int) -> int:
+        least = 1 << size.bit_length() >> 1
+        return size if size < SMALL_SIZE else least if 4 * size > 5 * least else 3 * least // 2
+
+    case = target.case
+    changed = {name: other(getattr(case, name)) for name in ("m", "k", "n", "queries", "keys") if hasattr(case, name)}
+    return _target(dataclasses.replace(case, **changed), target.dtype, target.threads)
+
+
 def _measure_anew(
-    target: MatmulT | Attention, result: TuningResult, rounds: int, clock: Clock
+    target: MatmulT | Attention, changes: Configuration, rounds: int, seed: int, clock: Clock
 ) -> tuple[float, float, Estimate]:
-    """Seconds of a call of the default and of the best, which take turns, and their ratio."""
-    space = Space({name: [value] for name, value in result.best.items()})
-    landscape = record(target, space, rounds=rounds, default=result.default, seed=result.seed + 1, clock=clock)
-    before, after = (landscape.times[:, landscape.configurations.index(one)] for one in (result.default, result.best))
+    """Seconds of a call of the default and with these changes, which take turns, and their ratio."""
+    default = target.default_in(target.space()) | {"threads": target.threads}
+    best = default | changes
+    if target.effective(best) == target.effective(default):
+        return math.nan, math.nan, EVEN
+    space = Space({name: [value] for name, value in best.items()})
+    landscape = record(target, space, rounds=rounds, default=default, seed=seed + 1, clock=clock)
+    before, after = (landscape.times[:, landscape.configurations.index(one)] for one in (default, best))
     return float(np.median(before)), float(np.median(after)), ratio_interval(after, before)
