@@ -73,7 +73,7 @@ def test_tune_all_keeps_what_is_faster_in_fresh_measurements(found):
     assert lines[3].endswith(" | 1.25 [1.25, 1.25] | faster |")
     assert lines[5].startswith("| matmul_t 512³, float32 |  |  | ")
     assert report.counts(outcomes).startswith(
-        "faster: 1; faster, but not for shapes that would use it too, so the default stays: 0; the default stays: 1;"
+        "faster: 1; the default stays: 1; undecided, so the default stays: 1; nothing"
     )
 
 

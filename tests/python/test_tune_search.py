@@ -37,7 +37,7 @@ def test_the_best_is_found(strategy):
     assert result.best_seconds == pytest.approx(1e-4, rel=0.1)
     assert result.break_even > 0
     assert result.measurements == len(result.observations) == sum(c.measurements for c in result.candidates)
-    assert result.measurements == sum(i.measurements for i in result.history) + 0
+    assert result.measurements == sum(i.measurements for i in result.history)
     assert result.evaluations == 6
     assert result.stopped in ("decided", "cap")
 

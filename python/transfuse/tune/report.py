@@ -245,7 +245,9 @@ def outcomes_markdown(found: "Sequence[Outcome]") -> str:
 def counts(found: "Sequence[Outcome]") -> str:
     """How many shapes got faster, and how many did not."""
     number = {verdict: sum(one.verdict == verdict for one in found) for verdict in VERDICTS}
-    return "; ".join(f"{text}: {number[verdict]}" for verdict, text in VERDICTS.items())
+    return "; ".join(
+        f"{text}: {number[verdict]}" for verdict, text in VERDICTS.items() if number[verdict] or verdict == "faster"
+    )
 
 
 VERDICTS = {
