@@ -71,10 +71,10 @@ def test_a_candidate_that_fails_later_is_out(strategy):
         return None
 
     result = search(target, strategy=strategy, clock=machine.clock)
-    assert result.best in ({"size": 4}, {"size": 16}, {"size": 8})
+    assert result.best in ({"size": 4}, {"size": 16})
     failed = next(c for c in result.candidates if c.configuration == {"size": 8})
-    assert failed.state == "measured" or failed.reason == "OSError: gone"
-    assert result.best != {"size": 8} or failed.state == "measured"
+    assert (failed.state, failed.reason) == ("failed", "OSError: gone")
+    assert failed.measurements > 0
 
 
 @pytest.mark.parametrize("strategy", tune.STRATEGIES)
