@@ -45,7 +45,7 @@ class Entry(NamedTuple):
     seconds, default_seconds : float or None
         A call with these parameters, and with the defaults.
     when : float
-        Seconds since 1970.
+        Seconds since 1970; 0 where that is not known, or nothing was decided.
     """
 
     machine: Machine
@@ -73,6 +73,11 @@ class Entry(NamedTuple):
     def speedup(self) -> float | None:
         """How many times faster than with the defaults, if both were recorded."""
         return self.default_seconds / self.seconds if self.default_seconds and self.seconds else None
+
+    @property
+    def decided(self) -> bool:
+        """Whether something is known; if not, it stands behind all others for the same."""
+        return self.when > 0
 
     def applies(self) -> bool:
         """Whether it was found on a machine like this one, for a tier that runs here."""
@@ -301,10 +306,12 @@ def ensure_loaded() -> bool:
 
 
 def _load() -> list[str]:
-    problems = []
+    problems, known = [], set()
     for path in paths():
         reading = read(path)
-        apply(reading.entries)
+        entries = [entry for entry in reading.entries if entry.decided or entry.key not in known]
+        apply(entries)
+        known |= {entry.key for entry in entries}
         if problem := reading.problem(path):
             problems.append(problem)
     return problems

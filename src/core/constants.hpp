@@ -150,7 +150,7 @@ constexpr std::int64_t kInPlaceKeys = 16;
 
 /// Up to so many queries are streamed (so few, where elements are converted; see kernels/in_place.hpp). With more, what
 /// lies kTiledAhead bytes further on is asked for; with few, kStreamedAhead if keys and values have so many bytes that
-/// they come from beyond the last cache.
+/// they come from beyond the last cache (measured with one of 32 MiB).
 constexpr std::int64_t kStreamedQueries = 4;
 constexpr std::int64_t kStreamedConverted = 1;
 constexpr std::int64_t kTiledAhead = 32768;

@@ -121,7 +121,7 @@ struct AttentionPiece {
   // 1: the piece is all there is and its results are written; more: it is one of these.
   std::int64_t parts, first_part, part_keys;
   bool in_place;  // few queries: keys and values, whose elements are adjacent, are not packed
-  bool far;       // those of the whole call are more than the caches hold
+  bool far;       // those of the whole call are kStreamedFarBytes or more: the caches do not hold them
 
   // Working memory, aligned to 64 bytes; its sizes are those of Plan::place_memory().
   std::int64_t block_kv;  // keys that are packed and met at a time, at most kMostKeys

@@ -129,7 +129,8 @@ class Plan {
     std::int64_t index, key_head, head_part, row, part;
   };
 
-  /// Only block_q depends on the number of threads.
+  /// Only block_q depends on the number of threads; it is that of several also where what is seen turns out to be too
+  /// little work for them.
   AttentionConfig configuration() const {
     const AttentionProblem problem{.batch = call_.batch,
                                    .q_heads = call_.q_heads.heads,

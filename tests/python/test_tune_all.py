@@ -96,6 +96,22 @@ def test_what_is_slower_for_others_of_its_bucket_is_not_kept(found, target, othe
     assert outcome.found().decided
 
 
+def test_a_winner_that_fails_when_measured_anew(found, monkeypatch):
+    target = tune.MatmulT(256, 256, 256, threads=1)
+    found[target.name] = ({"block_m": 64}, 1.25)
+    monkeypatch.setattr(
+        usual, "record", lambda target, space, *, default, **o: Landscape("", {}, {}, [default], 0, np.ones((3, 1)))
+    )
+    (outcome,) = usual.tune_all([target], budget=100.0, clock=ticking())
+    assert (outcome.verdict, outcome.best) == ("undecided", outcome.default)
+
+
+def test_all_of_shapes_with_nothing_to_choose(found, kept, monkeypatch):
+    monkeypatch.setattr(usual, "usual_targets", lambda operations, **options: [tune.MatmulT(1, 1, 1, threads=1)])
+    assert "not kept: there is nothing" in run("all").stdout
+    assert kept == []
+
+
 def test_tune_all_leaves_what_is_too_slow_for_the_budget(found):
     (target,) = targets = [tune.MatmulT(512, 512, 512, threads=1)]
     found[target.name] = ({"block_m": 64}, 1.25)

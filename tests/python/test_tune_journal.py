@@ -113,6 +113,8 @@ def test_a_journal_of_another_target_is_refused(tmp_path):
         b"3\n",
         b'{"$schema": "https://json-schema.org/schema"}',
         b'{"schema": {"type": "object"}}',
+        b'{"a": 1}\n{"b": 2}',
+        b'{"seed": null}\n',
     ],
 )
 def test_a_file_that_is_no_journal_is_refused_and_kept(tmp_path, content):

@@ -115,6 +115,15 @@ def test_an_entry_from_the_future_does_not_stay_for_ever(path):
     assert parameters(Wisdom.load()) == [{"block_k": 2}]
 
 
+def test_what_decides_nothing_stands_behind_all_others(path):
+    nothing, proven = made(), made(block_k=2)
+    (entry,) = nothing
+    nothing.put(entry._replace(when=0.0))
+    proven.save()
+    nothing.save()
+    assert parameters(Wisdom.load()) == [{"block_k": 2}]
+
+
 def test_saving_adds_to_what_is_there(path):
     made(block_k=1).save()
     other = Wisdom()

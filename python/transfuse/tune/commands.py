@@ -215,7 +215,7 @@ def record(
     except (ValueError, RuntimeError, OSError) as error:
         raise bad_input(error) from None
     except KeyboardInterrupt:
-        screen.console.print(f"interrupted: {output} has the landscapes before this one", soft_wrap=True)
+        screen.console.print(f"interrupted: {output} has the landscapes that were finished", soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
     for path in paths:
         screen.console.print(str(path), soft_wrap=True)
@@ -228,7 +228,10 @@ def _tier(isa: str) -> contextlib.AbstractContextManager[object]:
 def _keep(console: rich.console.Console, find: Callable[[], list[keeping.Found]]) -> None:
     """Keep what was found; say where, or why not. The result is of use without it."""
     try:
-        console.print(f"kept for later calls: {keeping.keep(find())}", soft_wrap=True)
+        found = find()
+        console.print(
+            f"kept for later calls: {keeping.keep(found)}" if found else "not kept: there is nothing", soft_wrap=True
+        )
     except (OSError, ValueError) as error:
         console.print(f"not kept: {error}", soft_wrap=True)
 

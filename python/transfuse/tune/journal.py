@@ -44,10 +44,11 @@ class Journal:
         self._file = self._path.open("a", encoding="utf-8")
         try:
             _lock(self._file, self._path)
-            lines = _read(self._path)
+            lines, whole_bytes = _read(self._path)
             if lines:
                 _require_same(self._path, lines[0], whole)
-            else:
+            self._file.truncate(whole_bytes)
+            if not lines:
                 self._write(whole)
         except BaseException:
             self.close()
@@ -120,8 +121,9 @@ class Journal:
 
 def seed_of(path: str | Path) -> int | None:
     """The seed of a search that was written down, or None if there is none."""
-    lines = _read(Path(path))
-    return int(lines[0]["seed"]) if lines and "seed" in lines[0] else None
+    lines, _ = _read(Path(path))
+    seed = lines[0].get("seed") if lines else None
+    return seed if isinstance(seed, int) else None
 
 
 def _lock(file: IO[str], path: Path) -> None:
@@ -132,10 +134,10 @@ def _lock(file: IO[str], path: Path) -> None:
         raise ValueError(f"journal: another search writes to {path}") from None
 
 
-def _read(path: Path) -> list[Any]:
-    """All lines; a damaged last one is cut off the file."""
+def _read(path: Path) -> tuple[list[Any], int]:
+    """All lines but a damaged last one, and their bytes."""
     if not path.exists():
-        return []
+        return [], 0
     content = path.read_bytes()
     lines = []
     for number, text in enumerate(content.splitlines(keepends=True)):
@@ -146,11 +148,10 @@ def _read(path: Path) -> list[Any]:
         if isinstance(line, dict) and (number == 0 or _is_measurement(line)):
             lines.append(line)
         elif number + 1 == len(content.splitlines()) and line is None and (lines or _begins_a_journal(text)):
-            with path.open("r+b") as file:
-                file.truncate(len(content) - len(text))
+            return lines, len(content) - len(text)
         else:
             raise ValueError(f"journal: line {number + 1} of {path} is none that a search has written")
-    return lines
+    return lines, len(content)
 
 
 def _begins_a_journal(text: bytes) -> bool:

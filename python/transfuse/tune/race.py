@@ -68,6 +68,8 @@ class Race:
     def __post_init__(self) -> None:
         require_at_least(self, tie=0, minimum_effect=0, batch=0, far=0, scouts=1, mistake=1e-12, rounds=1, proofs=1)
         require_at_least(self, reserve=0)
+        if not (self.mistake < 0.5 and self.reserve < 1):
+            raise ValueError(f"mistake, reserve: expected less than 0.5 and 1, got {self.mistake} and {self.reserve}")
 
     def run(self, loop: Loop) -> int:
         """See :class:`~transfuse.tune.loop.Strategy`."""

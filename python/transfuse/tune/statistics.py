@@ -76,8 +76,8 @@ def ratio_of_times(
         Seconds.
     confidence : float
     peeked_at : bool
-        How many samples there are depends on what they said: the interval is wider, by :func:`normal_mixture`. Else
-        it is that of Student's t.
+        How many samples there are depends on what they said: the interval is wider, by :func:`normal_mixture`, which
+        is for a known standard deviation, so that it is approximate for few samples. Else it is that of Student's t.
 
     Returns
     -------

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+import transfuse
 from transfuse import bench
 from transfuse.bench.matmul_t import MatmulT as MatmulTCase
 from transfuse.bench.statistics import Estimate, ratio_interval
@@ -139,8 +140,8 @@ def tune_all(
     What remains of the budget is divided evenly among the targets that remain, so that what cheap ones leave goes to
     those after them. Where a share is too small for the whole space, only what differs from the default in one
     parameter is searched; where it is too small for that, nothing. What a search found must show itself faster in
-    measurements that take turns with the default's, and not slower for a shape at the other end of its bucket of sizes,
-    whose calls would use it too; else the default stays.
+    measurements that take turns with the default's, and must not prove to be slower for a shape at the other end of its
+    bucket of sizes, whose calls would use it too; else the default stays.
 
     Parameters
     ----------
@@ -246,19 +247,27 @@ def _elsewhere(target: MatmulT | Attention) -> MatmulT | Attention:
         return size if size < SMALL_SIZE else least if 4 * size > 5 * least else 3 * least // 2
 
     case = target.case
-    changed = {name: other(getattr(case, name)) for name in ("m", "k", "n", "queries", "keys") if hasattr(case, name)}
-    return _target(dataclasses.replace(case, **changed), target.dtype, target.threads)
+    names = ["m", "k", "n"]
+    if isinstance(target, Attention):
+        names = ["queries", "keys"] if case.queries == case.keys else ["keys"]
+    changed = {name: other(getattr(case, name)) for name in names}
+    if isinstance(target, Attention) and changed["keys"] < case.queries != case.keys:
+        return target
+    with transfuse.isa(target.isa):
+        return _target(dataclasses.replace(case, **changed), target.dtype, target.threads)
 
 
 def _measure_anew(
     target: MatmulT | Attention, changes: Configuration, rounds: int, seed: int, clock: Clock
 ) -> tuple[float, float, Estimate]:
-    """Seconds of a call of the default and with these changes, which take turns, and their ratio."""
+    """Seconds of a call of the default and with these changes, which take turns, and their ratio; 0 if that fails."""
     default = target.default_in(target.space()) | {"threads": target.threads}
     best = default | changes
     if target.effective(best) == target.effective(default):
         return math.nan, math.nan, EVEN
     space = Space({name: [value] for name, value in best.items()})
     landscape = record(target, space, rounds=rounds, default=default, seed=seed + 1, clock=clock)
+    if best not in landscape.configurations:  # it has failed
+        return math.nan, math.nan, Estimate(0.0, 0.0, 0.0)
     before, after = (landscape.times[:, landscape.configurations.index(one)] for one in (default, best))
     return float(np.median(before)), float(np.median(after)), ratio_interval(after, before)

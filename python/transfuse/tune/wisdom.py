@@ -229,7 +229,7 @@ class Wisdom:
     def _add(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             known = self._entries.get(entry.key)
-            if known is None or known.when <= entry.when:
+            if known is None or (entry.decided and known.when <= entry.when):
                 self.put(entry)
 
 

@@ -50,7 +50,7 @@ def _used() -> Wisdom:
     used = Wisdom()
     for path in _wisdom.paths():
         for entry in Wisdom.load(path):
-            if entry.applies():
+            if entry.applies() and (entry.decided or entry.key not in {one.key for one in used}):
                 used.put(entry)
     return used
 
@@ -89,7 +89,7 @@ def _table(wisdom: Wisdom) -> rich.table.Table:
             str(entry.threads),
             " ".join(f"{name}={value}" for name, value in entry.parameters.items()) or "the defaults",
             "" if entry.speedup is None else f"{entry.speedup:.2f}",
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.when)) if entry.when else "",
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.when)) if entry.decided else "",
         )
     return table
 
