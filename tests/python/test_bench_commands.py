@@ -28,6 +28,7 @@ def test_a_small_run(tmp_path):
     report = bench.Report.load(files["json"])
     assert [line.label for line in report.lines] == ["4³", "8³", "2×3×4"]
     assert {"date", "kernel", "cpus", "libraries", "transfuse"} <= set(report.machine)
+    assert "wisdom" not in report.machine["transfuse"], "a path of the user, in what is made to be shown to others"
     assert set(report.machine["libraries"]) == {"transfuse", "NumPy"}
     assert files["md"].read_text().count("\n") == 5
     assert files["png"].read_bytes().startswith(b"\x89PNG")

@@ -1,5 +1,6 @@
 """Searching: targets that fail, are wrong, or are measured by strange clocks; arguments; progress."""
 
+import dataclasses
 import itertools
 import math
 
@@ -156,7 +157,7 @@ def test_arguments(options, error, message):
 
 @pytest.mark.parametrize("strategy", tune.STRATEGIES)
 def test_the_same_seed_gives_the_same_search(strategy):
-    runs = [search(strategy=strategy, seed=seed) for seed in (3, 3, 4)]
+    runs = [dataclasses.replace(search(strategy=strategy, seed=seed), machine={}) for seed in (3, 3, 4)]
     assert runs[0].observations == runs[1].observations
     assert runs[0] == runs[1]
     if strategy not in ("random", "genetic"):

@@ -239,7 +239,7 @@ class Line:
         if ratio is None:
             return f"not measured: {self.note}" if self.note else "no peer to compare with"
         if not self.decided:
-            return "undecided: " + ("the machine was busy" if not self._is_quiet() else "too few rounds")
+            return "undecided: " + ("too few rounds" if len(self.clean) < FEWEST_ROUNDS else "the machine was busy")
         digits = 3 if abs(ratio.value - 1) < 0.05 else 2
         text = {
             "faster": f"{ratio.value:.{digits}f} times as fast",
