@@ -24,6 +24,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet -c $(VENV)/constraints.txt
 SOURCES := $(shell find src include cmake python -type f -not -path '*/__pycache__/*' 2>/dev/null) CMakeLists.txt pyproject.toml
 
+# One build folder for the library, its tests and the package, so that the kernels are compiled once.
+INSTALL_PACKAGE := PATH="$(CURDIR)/$(BIN):$$PATH" $(INSTALL) --no-build-isolation -Cbuild-dir=build/release
+
+.NOTPARALLEL:
 .PHONY: demo test test-cpp test-python bench notebooks format clean
 
 demo: $(VENV)/package-bench
@@ -57,10 +61,10 @@ clean:
 $(VENV)/tools: constraints.txt tools/require_system.sh
 	@tools/require_system.sh "$(PYTHON)"
 	tools/create_venv.sh "$(PYTHON)" $(VENV) "$(TORCH_SPEC)"
-	$(INSTALL) cmake ninja
+	$(INSTALL) cmake ninja scikit-build-core pybind11 numpy
 	@touch $@
 
 $(VENV)/package-%: $(VENV)/tools $(SOURCES)
 	$(INSTALL) "$(or $(TORCH_SPEC),torch)"
-	$(INSTALL) ".[$(subst -,$(comma),$*)]"
+	$(INSTALL_PACKAGE) ".[$(subst -,$(comma),$*)]"
 	@touch $@
