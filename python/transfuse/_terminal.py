@@ -8,8 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
+import rich.cells
 import rich.console
 import rich.live
+import rich.measure
+import rich.table
 import rich.text
 import typer
 
@@ -17,6 +20,7 @@ FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 PIPE_WIDTH = 180  # columns of a table that no terminal breaks
+LONGEST_WORD = 24  # columns that a word of a table has, whatever the terminal
 
 File = tuple[Path | None, Callable[[Path], object]]
 """A file, if it is wanted, and what writes it."""
@@ -49,6 +53,20 @@ class Screen:
     def progress(self, text: str) -> None:
         """Show what comes next."""
         self.show(lambda: rich.text.Text(f"… {text}", overflow="ellipsis", no_wrap=True))
+
+    def table(self, table: rich.table.Table) -> None:
+        """Print a table, wider than the terminal if its words do not fit: a terminal wraps lines, Rich cuts words."""
+        for column in table.columns:
+            texts = [str(cell) for cell in (column.header, *column.cells)]
+            words = texts if column.no_wrap else [word for text in texts for word in text.split()]
+            least = max(map(rich.cells.cell_len, words), default=0)
+            column.min_width = least if column.no_wrap else min(least, LONGEST_WORD)
+        options = self.console.options.update(max_width=1000)
+        least = rich.measure.Measurement.get(self.console, options, table).minimum
+        width = self.console.width
+        self.console.width = max(width, least)
+        self.console.print(table)
+        self.console.width = width
 
     def show(self, view: Callable[[], rich.console.RenderableType]) -> None:
         """Show a view in place of the last, not more often than five times a second."""

@@ -10,6 +10,7 @@ import os
 import stat
 import threading
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ SCHEMA = 1
 LATEST = 1 << 35  # seconds since 1970 that an entry may be of: the year 3058
 LARGEST_FILE = 4 << 20  # bytes; some ten thousand entries
 VARIABLE = "TRANSFUSE_WISDOM"
+ROUNDING = ("block_k", "block_kv", "key_chunk")  # parameters that are the same for every number of threads
 
 
 class Machine(NamedTuple):
@@ -306,19 +308,27 @@ def ensure_loaded() -> bool:
 
 
 def _load() -> list[str]:
-    problems, known = [], set()
-    for path in paths():
-        reading = read(path)
-        entries = [entry for entry in reading.entries if entry.decided or entry.key not in known]
-        apply(entries)
-        known |= {entry.key for entry in entries}
-        if problem := reading.problem(path):
-            problems.append(problem)
-    return problems
+    found = {path: read(path) for path in paths()}
+    _put([entry for reading in ranked(found.values()) for entry in reading])
+    return [problem for path, reading in found.items() if (problem := reading.problem(path))]
+
+
+def ranked(readings: Iterable[Reading]) -> Iterator[list[Entry]]:
+    """The entries of files that are for this machine, the one that counts last: of all files those of which nothing is
+    known, then those of one file after the other, from the oldest to the newest.
+    """
+    entries = [[entry for entry in reading.entries if entry.applies()] for reading in readings]
+    yield [entry for some in entries for entry in some if not entry.decided]
+    for some in entries:
+        yield sorted((entry for entry in some if entry.decided), key=lambda entry: entry.when)
 
 
 def apply(entries: list[Entry]) -> int:
     """Put the entries of this machine into the registry, the newest last, and return how many they are."""
     own = sorted((entry for entry in entries if entry.applies()), key=lambda entry: entry.when)
-    _core.set_all_tuned([entry.arguments() for entry in own])
+    _put(own)
     return len(own)
+
+
+def _put(entries: list[Entry]) -> None:
+    _core.set_all_tuned([entry.arguments() for entry in entries])

@@ -248,6 +248,18 @@ def test_what_was_found_outlasts_a_search_without_a_decision(tmp_path):
         assert entry.parameters == expected
 
 
+def test_a_shape_without_a_decision_leaves_that_of_the_same_bucket(tmp_path):
+    file = tmp_path / "wisdom.json"
+    one, other = (tune.MatmulT(size, 256, 256, threads=1) for size in (256, 300))
+    decided = keeping.Found(one, one.default | {"block_k": 64}, one.default, 1e-3, 2e-3)
+    undecided = keeping.Found(other, other.default, other.default, decided=False)
+    for found in ([decided, undecided], [undecided, decided]):
+        file.unlink(missing_ok=True)
+        keeping.keep(found, file)
+        (entry,) = tune.Wisdom.load(file)
+        assert entry.parameters == {"block_k": 64}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

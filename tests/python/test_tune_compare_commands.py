@@ -45,11 +45,14 @@ def test_compare_chooses_the_landscapes(landscape, monkeypatch):
         commands.tune, "compare", lambda names, landscapes, **options: seen.append((names, landscapes)) or []
     )
     run("compare")
-    assert [(names, [one.name for one in landscapes]) for names, landscapes in seen] == [(None, ["slope"])]
+    assert [(strategy.name, landscape.name) for [strategy], [landscape] in seen] == [
+        (name, "slope") for name in ("default", *tune.STRATEGIES)
+    ]
     seen.clear()
-    run("compare", "--flat", "--strategies=grid")
-    assert [landscapes[0].name for _, landscapes in seen] == ["slope", "flat"]
-    assert seen[0][0] == ["grid"]
+    run("compare", "--flat", "--strategies=grid,default")
+    assert [(strategy.name, landscape.name) for [strategy], [landscape] in seen] == [
+        (strategy, landscape) for landscape in ("slope", "flat") for strategy in ("grid", "default")
+    ]
 
 
 def test_compare_keeps_what_it_has_when_interrupted(landscape, tmp_path, monkeypatch):

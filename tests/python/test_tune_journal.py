@@ -195,7 +195,7 @@ def test_ctrl_c_returns_the_best_so_far(strategy, at):
     result = search(strategy=strategy, progress=interrupting)
     assert result.interrupted
     assert result.stopped == "interrupted"
-    assert result.measurements == at
+    assert result.measurements == sum(iteration.measurements for iteration in result.history) == at
     assert result.best in [candidate.configuration for candidate in result.candidates]
     assert not result.validated
 
@@ -204,7 +204,7 @@ def test_ctrl_c_returns_the_best_so_far(strategy, at):
 @pytest.mark.parametrize("most", [1, 2, 11, 12, 13, 20])
 def test_measurements_are_not_exceeded(strategy, most):
     result = search(strategy=strategy, max_measurements=most)
-    assert result.measurements <= most
+    assert result.measurements == sum(iteration.measurements for iteration in result.history) <= most
     if result.stopped != "budget":
         assert result.measurements <= most
     else:

@@ -190,6 +190,19 @@ def test_compare():
     assert rows == tune.compare(["grid", tune.Random(evaluations=3)], made, runs=10, seed=4)
 
 
+@pytest.mark.parametrize("confidence", [0, 0.5, 1, 5, float("nan")])
+def test_confidence_is_checked(confidence):
+    with pytest.raises(ValueError, match=r"confidence: expected a number between 0\.5 and 1"):
+        tune.compare(["race"], ["flat"], runs=1, confidence=confidence)
+    with pytest.raises(ValueError, match=r"confidence: expected a number between 0\.5 and 1"):
+        tune.replay("flat", "race", confidence=confidence)
+
+
+def test_the_default_is_compared_by_its_name():
+    [row] = tune.compare(["default"], ["flat"], runs=2)
+    assert (row.strategy, row.measurements) == ("default", [0, 0])
+
+
 def test_compare_refuses():
     with pytest.raises(ValueError, match="runs: expected at least 1, got 0"):
         tune.compare(["grid"], [], runs=0)

@@ -1,5 +1,6 @@
 """Results of searches and comparisons: tables, JSON and pictures."""
 
+import dataclasses
 import io
 import json
 import math
@@ -11,6 +12,7 @@ import rich.console
 from processes import run_python
 from tuning_results import SPACE, history_of, result_of, row_of, seconds_of
 
+from transfuse import _terminal
 from transfuse.bench.statistics import Estimate
 from transfuse.tune import Candidate, TuningResult, report
 
@@ -91,6 +93,22 @@ def test_table_fits_a_narrow_terminal():
     assert max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_nothing_of_a_table_is_cut_off(width, monkeypatch, capsys):
+    monkeypatch.setattr(_terminal, "PIPE_WIDTH", width)
+    monkeypatch.setenv("COLUMNS", str(width))
+    screen = _terminal.Screen()
+    wide = printed(result_of().table(), width=400).split()
+    screen.table(result_of().table())
+    assert capsys.readouterr().out.split() == wide
+    screen.table(report.comparison(ROWS))
+    narrow = capsys.readouterr().out
+    for row in ROWS:
+        for cell in (row.landscape, row.strategy, f"{row.regret_95:.2%}"):
+            assert f" {cell} " in narrow
+    assert screen.console.width == width
+
+
 def test_failed_candidates_say_why():
     text = result_of().markdown(limit=24)
     (line, _) = [line for line in text.splitlines() if "failed" in line]
@@ -132,6 +150,10 @@ def test_json_has_no_infinities():
     text = stays().to_json()
     assert json.loads(text, parse_constant=pytest.fail)["break_even"] is None
     assert math.isnan(TuningResult.from_json(text).probability)
+    unbounded = dataclasses.replace(result_of(), speedup=Estimate(1.5, 0.0, math.inf))
+    text = unbounded.to_json()
+    json.loads(text, parse_constant=pytest.fail)
+    assert TuningResult.from_json(text).speedup == unbounded.speedup
 
 
 @pytest.mark.parametrize(

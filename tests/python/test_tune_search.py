@@ -2,7 +2,9 @@
 
 import dataclasses
 import itertools
+import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -144,6 +146,8 @@ def test_progress():
         ({"confidence": 1}, ValueError, "confidence: expected a number between 0.5 and 1, got 1"),
         ({"budget": 0}, ValueError, "budget: expected seconds above 0, got 0"),
         ({"max_measurements": 0}, ValueError, "max_measurements: expected at least 1, got 0"),
+        ({"seed": -1}, ValueError, "seed: expected at least 0, got -1"),
+        ({"seed": 1.5}, TypeError, "integer"),
         ({"cache": "hot"}, ValueError, "cache: expected 'warm' or 'cold', got 'hot'"),
         ({"space": None}, TypeError, "space: expected a Space for the callable Machine, got None"),
         ({"space": {"size": [1]}}, TypeError, "space: expected a Space, got dict"),
@@ -153,6 +157,22 @@ def test_progress():
 def test_arguments(options, error, message):
     with pytest.raises(error, match=message):
         search(**options)
+
+
+def test_what_is_missing_is_said_before_anything_is_measured(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    machine = Machine(seconds)
+    with pytest.raises(ImportError, match="tuning needs SciPy"):
+        search(machine)
+    assert machine.now == 0
+
+
+def test_a_bad_seed_is_not_written_down(tmp_path):
+    with pytest.raises(ValueError, match="seed"):
+        search(seed=-1, journal=tmp_path / "journal")
+    assert list(tmp_path.iterdir()) == []
+    result = search(seed=np.int64(3), journal=tmp_path / "journal")
+    assert json.loads(result.to_json())["seed"] == 3
 
 
 @pytest.mark.parametrize("strategy", tune.STRATEGIES)

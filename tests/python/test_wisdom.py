@@ -270,12 +270,41 @@ def test_what_cannot_be_read_is_kept_beside_it(path, contents):
 
 def test_a_directory_in_its_place(path):
     path.mkdir(parents=True)
-    with (
-        pytest.warns(RuntimeWarning, match="Is a directory"),
-        pytest.raises(IsADirectoryError, match="cannot be written"),
-    ):
+    with pytest.raises(IsADirectoryError, match="cannot be written"):
         made(block_k=1).save()
     assert list(path.iterdir()) == []
+
+
+def test_what_is_no_file_is_not_replaced_by_one(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
+    for write in (made(block_k=1).save, lambda: made(block_k=1).export(path)):
+        with pytest.raises(OSError, match="cannot be written: not a regular file"):
+            write()
+    assert stat.S_ISFIFO(path.stat().st_mode)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_no_unreadable_file_is_lost(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for contents in ("one", "two", "three"):
+        path.write_text(contents)
+        with pytest.warns(RuntimeWarning, match="not JSON"):
+            made(block_k=1).save()
+    olds = [path.with_name(f"{path.name}.old{number}").read_text() for number in ("", 2, 3)]
+    assert olds == ["one", "two", "three"]
+
+
+def test_what_is_undecided_replaces_nothing():
+    wisdom = made(block_k=9)
+    [known] = wisdom
+    record(wisdom, {}, decided=False)
+    assert list(wisdom) == [known]
+    wisdom = Wisdom()
+    record(wisdom, {}, decided=False)
+    assert [entry.decided for entry in wisdom] == [False]
+    record(wisdom, {"block_k": 7})
+    assert [entry.parameters for entry in wisdom] == [{"block_k": 7}]
 
 
 @pytest.mark.parametrize("file", ["/proc/transfuse/wisdom.json", "/dev/null/wisdom.json"])

@@ -77,6 +77,18 @@ def test_the_same_bits_for_every_number_of_threads(path, default):
     assert bits[:1] != default
 
 
+def test_what_one_user_could_not_decide_leaves_that_of_all(tmp_path):
+    places = {"TRANSFUSE_WISDOM": None, "XDG_CACHE_HOME": str(tmp_path), "XDG_CONFIG_DIRS": str(tmp_path / "etc")}
+    known, unknown = Wisdom(), Wisdom()
+    record(known, {"block_k": 77}, sizes=PRODUCT, threads=1)
+    record(unknown, {}, sizes=PRODUCT, threads=2, decided=False)
+    known.save(tmp_path / "etc" / "transfuse" / "wisdom.json")
+    unknown.save(tmp_path / "transfuse" / "wisdom.json")
+    tier = transfuse.info()["isa"]["current"]
+    found = f'from transfuse import _core\nprint(_core.find_tuned("matmul_t", "{tier}", "float32", {PRODUCT}, 1))'
+    assert run(found, None, environment=places) == ["{'block_k':", "77}"]
+
+
 def test_the_usual_places(tmp_path, default):
     environment = {
         "TRANSFUSE_WISDOM": None,
@@ -94,7 +106,7 @@ def test_the_usual_places(tmp_path, default):
     assert path == str(own)
     wisdom = Wisdom()
     record(wisdom, {"block_k": 13}, sizes=PRODUCT, threads=7)
-    wisdom._entries = {key: entry._replace(when=0.0) for key, entry in wisdom._entries.items()}
+    wisdom._entries = {key: entry._replace(when=1.0) for key, entry in wisdom._entries.items()}
     wisdom.save(own)  # it is older, and for other threads, but the user's
     found = f'from transfuse import _core\nprint(_core.find_tuned("matmul_t", "{transfuse.info()["isa"]["current"]}", '
     found += f'"float32", {PRODUCT}, 2))'

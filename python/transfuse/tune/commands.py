@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json as json_text
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from transfuse._terminal import (
 from transfuse.bench.plot import save_figure
 from transfuse.bench.report import write_whole
 from transfuse.tune import keeping, plots, report, usual
+from transfuse.tune.comparison import COMPARED, as_compared
 from transfuse.tune.sampling import Cache
 from transfuse.tune.searching import STRATEGIES
 from transfuse.tune.view import view
@@ -90,8 +92,8 @@ def _add_command(operation: str, description: str, shape_help: str, dtype_help: 
             raise bad_input(error) from None
         except KeyboardInterrupt:
             raise _nothing(screen.console) from None
-        screen.console.print(report.summary(result))
-        screen.console.print(report.table(result))
+        screen.table(report.summary(result))
+        screen.table(report.table(result))
         if save:
             _keep(screen.console, lambda: [keeping.found_by(target, result)])
         files: list[File] = [(json, result.to_json), (plot, lambda path: save_figure(path, plots.overview(result)))]
@@ -143,7 +145,7 @@ def tune_all(
         failure = error
     except KeyboardInterrupt:
         interrupted = True
-    screen.console.print(report.outcomes(found))
+    screen.table(report.outcomes(found))
     screen.console.print(report.counts(found))
     if save:
         _keep(screen.console, lambda: [kept for one in found if (kept := one.found()) is not None])
@@ -176,10 +178,11 @@ def compare(
         require_drawable("plot", plot)
         names = parts_of("landscapes", landscapes) or [name for name in tune.landscapes() if name != FLAT]
         chosen = [tune.Landscape.load(name) for name in names + [FLAT] * flat]
+        compared = [as_compared(name) for name in parts_of("strategies", strategies) or COMPARED]
         with screen:
-            for landscape in chosen:
+            for landscape, strategy in itertools.product(chosen, compared):
                 rows += tune.compare(
-                    parts_of("strategies", strategies) or None,
+                    [strategy],
                     [landscape],
                     runs=runs,
                     seed=seed,
@@ -192,7 +195,7 @@ def compare(
         interrupted = True
     if interrupted and not rows:
         raise _nothing(screen.console)
-    screen.console.print(report.comparison(rows))
+    screen.table(report.comparison(rows))
     files: list[File] = [
         (json, lambda path: _write_json(path, [dataclasses.asdict(row) for row in rows])),
         (markdown, lambda path: _write_text(path, report.comparison_markdown(rows))),

@@ -8,10 +8,13 @@ import numpy as np
 
 from transfuse.tune import landscape as recorded
 from transfuse.tune.landscape import Landscape
-from transfuse.tune.loop import Loop, Strategy
+from transfuse.tune.loop import Loop, Strategy, require, require_limits
 from transfuse.tune.result import State, Stopped, TuningResult
 from transfuse.tune.searching import STRATEGIES, as_strategy, conduct, summarize
 from transfuse.tune.simple import Default
+
+COMPARED = ("default", *STRATEGIES)
+"""What is compared if nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ def replay(
     TuningResult
         ``landscape.regret(landscape.index(result.best))`` is its regret.
     """
+    require_limits(confidence, None, max_measurements, seed)
     landscape, strategy = _loaded(landscape), as_strategy(strategy)
     loop = _loop(landscape, seed, max_measurements, confidence)
     answer, stopped = conduct(strategy, loop)
@@ -136,7 +140,7 @@ def compare(
     Parameters
     ----------
     strategies : sequence, optional
-        Names or instances. Default: all, after the default configuration, for which nothing is measured.
+        Names or instances; "default" is the default configuration, for which nothing is measured. Default: all.
     landscapes : sequence, optional
         Names, paths or landscapes. Default: all that come with the package.
     runs : int
@@ -154,18 +158,23 @@ def compare(
     Raises
     ------
     ValueError
-        `runs` is less than 1, or a name is unknown.
+        `runs` is less than 1, `confidence` or `seed` is out of range, or a name is unknown.
     """
-    if runs < 1:
-        raise ValueError(f"runs: expected at least 1, got {runs}")
-    chosen: Sequence[Strategy | str] = [Default(), *STRATEGIES] if strategies is None else strategies
+    require(runs >= 1, "runs", "at least 1", runs)
+    require_limits(confidence, None, None, seed)
+    chosen = [as_compared(strategy) for strategy in (COMPARED if strategies is None else strategies)]
     rows = []
     for landscape in map(_loaded, recorded.landscapes() if landscapes is None else landscapes):
-        for strategy in map(as_strategy, chosen):
+        for strategy in chosen:
             if progress:
                 progress(f"{landscape.name}: {strategy.name}")
             rows.append(_row(landscape, strategy, range(seed, seed + runs), confidence))
     return rows
+
+
+def as_compared(strategy: Strategy | str) -> Strategy:
+    """A strategy, from its name or as it is; "default" is one too."""
+    return Default() if strategy == COMPARED[0] else as_strategy(strategy)
 
 
 def _row(landscape: Landscape, strategy: Strategy, seeds: range, confidence: float) -> ComparisonRow:

@@ -70,7 +70,7 @@ def keep(found: Iterable[Found], path: str | os.PathLike[str] | None = None) -> 
     """
     wisdom = Wisdom()
     for one in found:
-        entry = wisdom.record(
+        wisdom.record(
             one.target.operation,
             isa=one.target.isa,
             dtype=one.target.dtype,
@@ -79,7 +79,6 @@ def keep(found: Iterable[Found], path: str | os.PathLike[str] | None = None) -> 
             parameters={name: value for name, value in one.best.items() if value != one.default[name]},
             seconds=one.seconds,
             default_seconds=one.default_seconds,
+            decided=one.decided,
         )
-        if not one.decided:
-            wisdom.put(entry._replace(when=0.0))  # whatever is there for the same is newer
     return wisdom.save(path)

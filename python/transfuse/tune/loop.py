@@ -1,6 +1,7 @@
 """The measuring loop that all strategies share."""
 
 import math
+import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -205,12 +206,31 @@ class Loop:
         )
         self._reported = measurements
 
+    def report_rest(self) -> None:
+        """Report the measurements of an iteration that was cut short."""
+        if len(self.observations) > self._reported:
+            self.report(self.best, self.alive_count)
+
     def _require_budget(self, *, exact: bool = True) -> None:
         kept = 1 - self.reserve
         if exact and self.max_measurements is not None and len(self.observations) >= self.max_measurements * kept:
             raise BudgetSpent
         if exact and self.budget is not None and self.source.elapsed() >= self.budget * kept:
             raise BudgetSpent
+
+
+def require_limits(confidence: float, budget: float | None, max_measurements: int | None, seed: int | None) -> None:
+    """Raise ValueError, or TypeError, if an argument of a search is out of range."""
+    require(0.5 < confidence < 1, "confidence", "a number between 0.5 and 1", confidence)
+    require(budget is None or budget > 0, "budget", "seconds above 0", budget)
+    require(max_measurements is None or max_measurements > 0, "max_measurements", "at least 1", max_measurements)
+    require(seed is None or operator.index(seed) >= 0, "seed", "at least 0", seed)
+
+
+def require(fulfilled: bool, name: str, expected: str, got: object) -> None:
+    """Raise ValueError if a condition is not fulfilled."""
+    if not fulfilled:
+        raise ValueError(f"{name}: expected {expected}, got {got}")
 
 
 def require_at_least(strategy: Strategy, **least: float) -> None:

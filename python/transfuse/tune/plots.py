@@ -241,7 +241,7 @@ def _frame(axes: "Axes", row: int, column: int, line: str) -> None:
 def _label(axis: Any, values: Sequence[Any]) -> None:
     """The values beside their cells, every so many of them if they are too many."""
     step = -(-len(values) // TICKS)
-    axis.set_ticks(range(0, len(values), step), [str(value) for value in values[::step]])
+    axis.set_ticks(range(0, len(values), step), [str(value) for value in values[::step]], parse_math=False)
 
 
 def _title(result: "TuningResult") -> str:

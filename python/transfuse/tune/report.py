@@ -111,7 +111,8 @@ def table(result: "TuningResult", limit: int = SHOWN) -> rich.table.Table:
     ValueError
         `limit` is below 1.
     """
-    shown = rich.table.Table(title=result.target, box=rich.box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    # Four parameters in 80 columns.
+    shown = rich.table.Table(title=result.target, box=rich.box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for heading in _headings(result):
         remark = heading == "remark"
         shown.add_column(heading, justify="left" if remark else "right", no_wrap=not remark, overflow="fold")

@@ -1,6 +1,7 @@
 """The search: a target, a space and a strategy give a configuration."""
 
 import contextlib
+import operator
 import os
 import secrets
 import time
@@ -19,7 +20,7 @@ from transfuse.tune.candidates import choose
 from transfuse.tune.function import Function
 from transfuse.tune.genetic import Genetic
 from transfuse.tune.journal import Journal, seed_of
-from transfuse.tune.loop import BudgetSpent, Loop, Progress, Strategy, median
+from transfuse.tune.loop import BudgetSpent, Loop, Progress, Strategy, median, require, require_limits
 from transfuse.tune.race import Race
 from transfuse.tune.result import Candidate, Phase, Stopped, TuningResult
 from transfuse.tune.sampling import Cache, Clock, Source, TargetSource
@@ -96,6 +97,8 @@ def search(
         The default configuration does not work. (Others that fail, or whose output differs, are left out.)
     ValueError, TypeError
         An argument is out of range, or the journal is of another search.
+    ImportError
+        SciPy is not installed.
 
     Notes
     -----
@@ -111,13 +114,13 @@ def search(
     >>> result.best["size"] in (1, 2)
     True
     """
-    _require(0.5 < confidence < 1, "confidence", "a number between 0.5 and 1", confidence)
-    _require(budget is None or budget > 0, "budget", "seconds above 0", budget)
-    _require(max_measurements is None or max_measurements > 0, "max_measurements", "at least 1", max_measurements)
+    require_limits(confidence, budget, max_measurements, seed)
+    statistics.require_scipy()  # not when all is measured
     strategy, (target, space, default) = as_strategy(strategy), as_target(target, space, default)
     if seed is None:
         kept = seed_of(journal) if journal is not None else None
         seed = secrets.randbelow(2**32) if kept is None else kept
+    seed = operator.index(seed)
     candidates = choose(space, default, target.effective)
     timed = TargetSource(target, candidates.configurations, candidates.default, cache=cache, clock=clock, check=check)
     source: Source = timed
@@ -128,7 +131,7 @@ def search(
         "seed": seed,
         "cache": cache,
     }
-    _require(journal is None or "<lambda>" not in target.name, "target", "a name where there is a journal", target.name)
+    require(journal is None or "<lambda>" not in target.name, "target", "a name where there is a journal", target.name)
     with contextlib.ExitStack() as stack:
         if journal is not None:
             header = described | {"strategy": repr(strategy), "confidence": confidence, "check": check}
@@ -171,8 +174,10 @@ def conduct(strategy: Strategy, loop: Loop) -> tuple[int, Stopped]:
     try:
         answer = strategy.run(loop)
     except BudgetSpent:
+        loop.report_rest()
         return loop.best, "budget"
     except KeyboardInterrupt:
+        loop.report_rest()
         return loop.best, "interrupted"
     return answer, "cap" if loop.capped else "decided"
 
@@ -231,7 +236,7 @@ def _candidate(loop: Loop, index: int) -> Candidate:
     seconds = median(samples) if samples else None
     if index == loop.default and loop.source.reference is not None:
         seconds = loop.source.reference  # all times are relative to it
-    state, reason = loop.source.failures.get(index, ("measured" if samples else "unmeasured", ""))
+    state, reason = loop.source.failures.get(index, ("unmeasured" if seconds is None else "measured", ""))
     return Candidate(
         loop.candidates.configurations[index],
         seconds,
@@ -265,8 +270,3 @@ def _machine() -> dict[str, Any]:
     """What timings depend on."""
     info = transfuse.info()
     return {"cpu": info["cpu"]["model"], "isa": info["isa"]["current"], "cpus": len(os.sched_getaffinity(0))}
-
-
-def _require(fulfilled: bool, name: str, expected: str, got: Any) -> None:
-    if not fulfilled:
-        raise ValueError(f"{name}: expected {expected}, got {got}")

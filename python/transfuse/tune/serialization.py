@@ -50,7 +50,7 @@ def from_json(source: str | Path) -> TuningResult:
         return TuningResult(
             **known
             | {
-                "speedup": Estimate(*(_number(known["speedup"][name]) for name in ("value", "low", "high"))),
+                "speedup": _estimate(known["speedup"]),
                 "probability": _number(known["probability"]),
                 "candidates": [Candidate(**one) for one in known["candidates"]],
                 "history": [Iteration(**one | {"seconds": _number(one["seconds"])}) for one in known["history"]],
@@ -68,6 +68,12 @@ def _row(observation: Observation) -> list[Any]:
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
+
+
+def _estimate(known: dict[str, float | None]) -> Estimate:
+    """A speed-up; of one that has a value, a bound that is no number is infinite."""
+    value, low, high = (known[name] for name in ("value", "low", "high"))
+    return Estimate(_number(value), _number(low), math.inf if high is None and value is not None else _number(high))
 
 
 def _plain(value: Any) -> Any:

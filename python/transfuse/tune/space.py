@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,8 +27,8 @@ class Space:
     Raises
     ------
     ValueError
-        There is no parameter, a parameter has no value or one twice, there are more than a million combinations, or
-        none fulfils the constraints.
+        There is no parameter, a parameter has no value, one twice or one that is not finite, there are more than a
+        million combinations, or none fulfils the constraints.
     TypeError
         A name is no string, or a value cannot be written as JSON.
 
@@ -90,6 +91,8 @@ def _values(name: str, values: Sequence[Any]) -> tuple[Any, ...]:
     for value in items:
         if not isinstance(value, int | float | str | bool | None):
             raise TypeError(f"space: expected numbers, strings, booleans or None for {name!r}, got {value!r}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"space: expected finite numbers for {name!r}, got {value!r}")
     if len(set(map(repr, items))) < len(items):
         raise ValueError(f"space: expected different values for {name!r}, got {list(items)}")
     return items

@@ -159,6 +159,11 @@ def normal_mixture(count: ArrayLike, alpha: float, *, best_at: float) -> Array:
     return np.asarray(np.sqrt((1 + rho / n) * np.log((n + rho) / (rho * alpha**2))), float)
 
 
+def require_scipy() -> None:
+    """Raise ImportError if SciPy is not installed."""
+    _special()
+
+
 def _special() -> Any:
     """SciPy's special functions. Whoever only reads what was found does not need them."""
     try:

@@ -85,6 +85,7 @@ class Wisdom:
         parameters: Mapping[str, int],
         seconds: float | None = None,
         default_seconds: float | None = None,
+        decided: bool = True,
     ) -> Entry:
         """Add what was found on this machine, in place of what there was for the same bucket and number of threads.
 
@@ -104,6 +105,8 @@ class Wisdom:
             number of threads: of several entries of a bucket, that of the newest.
         seconds, default_seconds : float, optional
             A call with these parameters, and with the defaults.
+        decided : bool
+            No: nothing is known, and what there is for the same stays.
 
         Raises
         ------
@@ -125,9 +128,12 @@ class Wisdom:
             parameters=values,
             seconds=None if seconds is None else float(seconds),
             default_seconds=None if default_seconds is None else float(default_seconds),
-            when=time.time(),
+            when=time.time() if decided else 0.0,
         )
-        self.put(entry)
+        if decided:
+            self.put(entry)
+        else:
+            self._add([entry])
         return entry
 
     def put(self, entry: Entry) -> None:
@@ -163,7 +169,8 @@ class Wisdom:
     def save(self, path: str | os.PathLike[str] | None = None) -> Path:
         """Merge the entries into a file, in one step that no other process sees half done.
 
-        What cannot be read there is kept beside it, with ``.old`` at the end of its name.
+        What cannot be read there is kept beside it, with ``.old`` at the end of its name, or ``.old2`` and so on
+        where that is taken.
 
         Parameters
         ----------
@@ -178,7 +185,8 @@ class Wisdom:
         Raises
         ------
         OSError
-            It cannot be written (PermissionError, TimeoutError ...). What was there is unchanged.
+            It cannot be written (PermissionError, TimeoutError ...), or is no regular file. What was there is
+            unchanged.
         ValueError
             No path, where TRANSFUSE_WISDOM=off.
         """
@@ -188,11 +196,12 @@ class Wisdom:
             raise ValueError("path: expected one where TRANSFUSE_WISDOM=off, got None")
         path = Path(os.path.realpath(_wisdom.user_path() if path is None else path))
         with _explained(path):
+            _require_regular(path)
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             with filelock.FileLock(f"{path}.lock", timeout=_LOCK_SECONDS, mode=0o644):
                 there = _read(path)
                 if there.unusable and path.is_file():
-                    path.replace(f"{path}.old")
+                    path.replace(_free_name(path))
                 merged, now = Wisdom(), time.time()
                 kept = (e for e in there.entries if e.when > self._forgotten.get(e.key, -math.inf))
                 merged._add(e if e.when <= now else e._replace(when=0.0) for e in kept)  # some clock was wrong
@@ -202,9 +211,9 @@ class Wisdom:
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Write the entries to a file of their own, replacing what is there. OSError if that fails."""
-        path = Path(os.path.realpath(path))
-        with _explained(path):
-            _write(path, self)
+        with _explained(Path(path)):
+            _require_regular(Path(path))  # as it is named: /dev/stdout leads to what has no name
+            _write(Path(os.path.realpath(path)), self)
 
     def import_file(self, path: str | os.PathLike[str]) -> int:
         """Merge the entries of a file that was exported, here or on another machine. Returns how many it holds.
@@ -256,8 +265,6 @@ def _write(path: Path, wisdom: Wisdom) -> None:
     text = json.dumps(document(wisdom), indent=1, allow_nan=False) + "\n"
     if len(text) > _wisdom.LARGEST_FILE:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     # Everyone may read it, as far as the umask allows; only the owner may ever write.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
@@ -270,6 +277,20 @@ def _write(path: Path, wisdom: Wisdom) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _require_regular(path: Path) -> None:
+    """What is written replaces what is there: that must not be a device, a pipe or a directory."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file")
+
+
+def _free_name(path: Path) -> str:
+    """With ``.old`` at its end, and the first number that makes it a new one."""
+    names = (f"{path}.old{number}" for number in ["", *map(str, range(2, 1000))])
+    return next((name for name in names if not os.path.lexists(name)), f"{path}.old")
 
 
 @contextlib.contextmanager

@@ -4,18 +4,20 @@ import contextlib
 import json
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
-import rich.console
 import rich.table
 import typer
 
-from transfuse import _wisdom
+from transfuse import _core, _wisdom
+from transfuse._terminal import Screen
+from transfuse._wisdom import Entry
 from transfuse.tune.wisdom import Wisdom, document
 
 app = typer.Typer(no_args_is_help=True, help="The tuned configurations that every call uses.")
+DTYPES = ("float32", "float64", "float16", "bfloat16", "int8")
 File = Annotated[Path, typer.Argument(help="A file of wisdom (JSON).")]
 
 
@@ -41,18 +43,30 @@ def state() -> str:
     if _wisdom.is_off():
         return f"off (by {_wisdom.VARIABLE})"
     with _reported():
-        used = _used()
+        used = {entry.key for entry in _ranked()}
     return f"on, {_count(len(used))} for this machine"
 
 
-def _used() -> Wisdom:
-    """What a process would use, the system's entries included."""
-    used = Wisdom()
-    for path in _wisdom.paths():
-        for entry in Wisdom.load(path):
-            if entry.applies() and (entry.decided or entry.key not in {one.key for one in used}):
-                used.put(entry)
-    return used
+def _ranked() -> list[Entry]:
+    """What a process would use, the system's entries included; the one that counts last."""
+    found = {path: _wisdom.read(path) for path in _wisdom.paths()}
+    for path, reading in found.items():
+        if problem := reading.problem(path):
+            warnings.warn(problem, RuntimeWarning, stacklevel=2)
+    return [entry for entries in _wisdom.ranked(found.values()) for entry in entries]
+
+
+def _in_effect(ranked: Iterable[Entry]) -> list[tuple[Entry, dict[str, int]]]:
+    """The entries that are used, with the parameters that calls get: those that affect rounding are the newest's."""
+    used = {entry.key: entry for entry in ranked}
+    newest = {entry.key[:-1]: entry.parameters for entry in ranked}  # whatever the number of threads
+
+    def parameters(entry: Entry) -> dict[str, int]:
+        rounding = {name: value for name, value in newest[entry.key[:-1]].items() if name in _wisdom.ROUNDING}
+        others = {name: value for name, value in entry.parameters.items() if name not in _wisdom.ROUNDING}
+        return dict(sorted((rounding | others).items()))
+
+    return [(entry, parameters(entry)) for entry in used.values()]
 
 
 def _count(entries: int) -> str:
@@ -61,34 +75,39 @@ def _count(entries: int) -> str:
 
 @app.command()
 def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False) -> None:
-    """Show the entries that the calls on this machine use."""
+    """Show the entries that the calls on this machine use; as JSON, as they were found.
+
+    What affects rounding is the same for every number of threads: that of the newest entry. The table shows it so.
+    """
+    screen = Screen()
     with _reported():
-        used = _used()
+        used = _in_effect(_ranked())
         if as_json:
-            typer.echo(json.dumps(document(used), indent=1))
+            typer.echo(json.dumps(document(entry for entry, _ in used), indent=1))
             return
         if _wisdom.is_off():
             typer.echo(f"wisdom is switched off by {_wisdom.VARIABLE}")
             return
         if used:
-            rich.console.Console(highlight=False, markup=False).print(_table(used))
+            screen.table(_table(used))
         others = sum(not entry.applies() for path in _wisdom.paths() for entry in _wisdom.read(path).entries)
         typer.echo(f"{_count(len(used))} for this machine, {others} for others, in {_wisdom.user_path()}")
 
 
-def _table(wisdom: Wisdom) -> rich.table.Table:
+def _table(used: Iterable[tuple[Entry, dict[str, int]]]) -> rich.table.Table:
     table = rich.table.Table(box=None, pad_edge=False)
     for name in ("operation", "tier", "dtype", "sizes from", "threads", "parameters", "speed-up", "when"):
         table.add_column(name, overflow="fold", justify="right" if name in ("threads", "speed-up") else "left")
-    for entry in sorted(wisdom, key=lambda e: (e.operation, e.isa, e.dtype, e.bucket, e.threads)):
+    for entry, parameters in sorted(used, key=lambda one: one[0].key[1:]):
+        measured = entry.speedup is not None and parameters == entry.parameters
         table.add_row(
             entry.operation,
             entry.isa,
             entry.dtype,
             "×".join(map(str, entry.bucket)),
             str(entry.threads),
-            " ".join(f"{name}={value}" for name, value in entry.parameters.items()) or "the defaults",
-            "" if entry.speedup is None else f"{entry.speedup:.2f}",
+            " ".join(f"{name}={value}" for name, value in parameters.items()) or "the defaults",
+            f"{entry.speedup:.2f}" if measured else "",
             time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.when)) if entry.decided else "",
         )
     return table
@@ -104,6 +123,8 @@ def path() -> None:
 def export(file: File) -> None:
     """Write the user's wisdom to a file, for another machine or for all users of this one."""
     with _reported():
+        if _wisdom.is_off():
+            raise ValueError(f"export: wisdom is switched off by {_wisdom.VARIABLE}")
         wisdom = Wisdom.load()
         wisdom.export(file)
         typer.echo(f"{_count(len(wisdom))} written to {file}")
@@ -134,6 +155,9 @@ def forget(
         name = operation.replace("-", "_")
         if name not in ("", "matmul_t", "attention"):
             raise ValueError(f"operation: expected matmul-t or attention, got {operation!r}")
+        for option, value, known in (("dtype", dtype, DTYPES), ("isa", isa, _core.BUILT_ISAS)):
+            if value and value not in known:
+                raise ValueError(f"{option}: expected one of {', '.join(known)}, got {value!r}")
         wisdom = Wisdom.load()
         count = wisdom.forget(name or None, dtype=dtype or None, isa=isa or None)
         wisdom.save()
