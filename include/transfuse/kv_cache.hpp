@@ -65,13 +65,14 @@ class KVCache {
   /// \throws ValueError (shapes; a sequence would exceed the capacity), TypeError; the cache is as before then.
   void append(const ConstTensorView& k, const ConstTensorView& v, std::span<const std::int64_t> lengths = {});
 
-  /// Forgets the tokens from lengths[b] on. \throws ValueError if a sequence is shorter
+  /// Forgets the tokens from lengths[b] on, whose memory stays. \throws ValueError if a sequence is shorter
   void truncate(std::span<const std::int64_t> lengths);
 
-  /// Forgets all tokens.
+  /// Forgets all tokens, whose memory stays.
   void reset();
 
-  /// Makes room for `capacity` tokens of each sequence: copies what is there to new memory.
+  /// Makes room for `capacity` tokens of each sequence: copies what is there to new memory, also if that is no more but
+  /// tokens were forgotten, whose memory goes back to the system then.
   /// \throws ValueError if that is less than the capacity, std::bad_alloc
   void grow(std::int64_t capacity);
 
@@ -82,6 +83,7 @@ class KVCache {
   std::int64_t batch_, heads_, capacity_ = 0, depth_, value_depth_;
   DType dtype_;
   std::int64_t bytes_ = 0;
+  bool forgot_ = false;  // since the memory was taken
   std::vector<std::int64_t> lengths_;
   std::shared_ptr<std::byte> memory_;
 };

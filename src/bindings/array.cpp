@@ -107,8 +107,8 @@ Object call_dlpack(const Object& method) {
   return capsule;
 }
 
-/// The exception that is set, as text; clears it.
-/// \throws ErrorSet if it is one that no caller should hide: out of memory, or an interrupt
+}  // namespace
+
 std::string take_error() {
   if (PyErr_ExceptionMatches(PyExc_Exception) == 0 || PyErr_ExceptionMatches(PyExc_MemoryError) != 0) throw ErrorSet{};
   PyObject* type = nullptr;
@@ -120,8 +120,6 @@ std::string take_error() {
   const Object owned_traceback(traceback);
   return value == nullptr ? "unknown error" : text_of(value);
 }
-
-}  // namespace
 
 TensorView view_of(PyArrayObject* array, DType dtype) {
   const int rank = PyArray_NDIM(array);

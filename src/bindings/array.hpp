@@ -4,11 +4,16 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "bindings/python.hpp"
 #include "transfuse/tensor.hpp"
 
 namespace transfuse::python {
+
+/// The exception that is set, as text; clears it.
+/// \throws ErrorSet if it is one that no caller should hide: out of memory, or an interrupt
+std::string take_error();
 
 /// What an input may hold: float32 and float64; these and those of 16 bits; truth values.
 enum class Elements { computed, floating, boolean };

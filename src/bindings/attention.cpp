@@ -104,6 +104,10 @@ what it meets. (`kv_lengths` keep such keys out of the work; where another optio
 is computed again, some ten times slower.) Blocks of keys with an online
 softmax: Dao et al., arXiv:2205.14135.
 
+Sums over values are divided by those of their weights, each of which is up to 16, only at the end: they can become
+infinite where 16 times the sum of ``|v|`` over the keys exceeds the largest float32 (float64 for float64). With a cache of
+int8, q·k is computed before the key's scale is applied: ``127 * |q| * D`` must stay below the largest float32.
+
 Examples
 --------
 >>> import numpy as np, transfuse
@@ -177,7 +181,7 @@ PyObject* attention(PyObject* /*module*/, PyObject* const* args, Py_ssize_t posi
     std::optional<CachedTokens> cached;
     const auto prepare = [&] {
       if (is_none(given[kCache])) {
-        if (is_none(given[kV]) && !is_none(given[kK]) && is_cache(given[kK]))
+        if (!is_none(given[kK]) && is_cache(given[kK]))
           throw TypeError("k: expected an array, got a KVCache; pass it as cache=");
         for (const Parameter needed : {kK, kV}) signature.require(needed, given);
         k.emplace(given[kK], "k", Elements::floating);

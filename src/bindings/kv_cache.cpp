@@ -10,6 +10,28 @@ namespace py = pybind11;
 namespace transfuse::python {
 namespace {
 
+/// What a Python object that is a KVCache holds: null if its __init__ has not run, or failed.
+const KVCache* held_by(const py::handle& cache) {
+  const py::detail::type_info* const type = py::detail::get_type_info(typeid(KVCache));
+  return reinterpret_cast<py::detail::instance*>(cache.ptr())->get_value_and_holder(type).value_ptr<KVCache>();
+}
+
+}  // namespace
+}  // namespace transfuse::python
+
+/// How every method and property gets its KVCache: pybind11's own way would provide memory that nobody has initialized.
+template <>
+struct pybind11::detail::type_caster<transfuse::KVCache> : type_caster_base<transfuse::KVCache> {
+  bool load(handle object, bool convert) {
+    if (isinstance<transfuse::KVCache>(object) && transfuse::python::held_by(object) == nullptr)
+      throw transfuse::TypeError("self: expected a KVCache whose __init__ has run");
+    return type_caster_base::load(object, convert);
+  }
+};
+
+namespace transfuse::python {
+namespace {
+
 constexpr const char* kDocumentation =
     R"(Keys and values of a generation so far, for ``attention(q, cache=cache)``.
 
@@ -28,9 +50,9 @@ head_dim : int
     Of the keys, and of the values unless `v_head_dim` says otherwise.
 v_head_dim : int, optional
 dtype : {"float32", "float64", "float16", "bfloat16", "int8"}
-    A name, what ``numpy.dtype()`` takes, or PyTorch's. int8: each token of each head is stored as whole multiples of its own scale,
-    the largest magnitude / 127, so that no element is off by more than 1/254 of the token's largest (zeros
-    where that is below 1.5e-36).
+    A name, PyTorch's, or what ``numpy.dtype()`` takes, in this machine's byte order. int8: each token of each head is
+    stored as whole multiples of its own scale, the largest magnitude / 127, so that no element is off by
+    more than 1/254 of the token's largest (zeros where that is below 1.5e-36).
 
 Raises
 ------
@@ -41,6 +63,8 @@ Notes
 Any number of threads may attend at the same time. :meth:`append` and :meth:`grow` copy on the calling thread, with the
 interpreter lock held, and do not disturb those that have begun;
 :meth:`truncate` and :meth:`reset` do not either, but what is appended after them takes the place of what they forgot.
+They keep the memory; ``cache.grow(cache.capacity)`` gives that of forgotten tokens back. Caches cannot be copied or
+pickled.
 
 Examples
 --------
@@ -114,7 +138,9 @@ bool is_cache(PyObject* object) { return py::isinstance<KVCache>(object); }
 
 const KVCache& read_cache(PyObject* object) {
   if (!is_cache(object)) throw TypeError("cache: expected a transfuse.KVCache or None, got " + type_name(object));
-  return py::handle(object).cast<const KVCache&>();
+  const KVCache* const cache = held_by(object);
+  if (cache == nullptr) throw TypeError("cache: expected a KVCache whose __init__ has run");
+  return *cache;
 }
 
 void define_kv_cache(py::module_& m) {
@@ -145,16 +171,16 @@ TypeError
       .def(
           "truncate", [](KVCache& self, const py::handle& lengths) { self.truncate(read_lengths(self, lengths)); },
           py::arg("lengths"),
-          "Forget the tokens from ``lengths[b]`` on: (batch,) ints, or an int for all. ValueError if a sequence is "
-          "shorter.")
-      .def("reset", &KVCache::reset, "Forget all tokens.")
+          "Forget the tokens from ``lengths[b]`` on: (batch,) ints, or an int for all. Their memory stays. ValueError "
+          "if a sequence is shorter.")
+      .def("reset", &KVCache::reset, "Forget all tokens. Their memory stays.")
       .def(
           "grow",
           [](KVCache& self, const py::handle& capacity) { self.grow(read_integer(capacity.ptr(), "capacity")); },
           py::arg("capacity"),
           "Make room for `capacity` tokens of each sequence, by copying to new memory: until then there are both. "
-          "ValueError if that is less than the capacity; arrays that were taken from the cache before keep the old "
-          "memory.")
+          "Arrays that were taken from the cache before keep the old memory. To the capacity that it has: copies only "
+          "if tokens were forgotten, to give their memory back. ValueError if it is less.")
       .def_property_readonly("batch", &KVCache::batch)
       .def_property_readonly("kv_heads", &KVCache::kv_heads)
       .def_property_readonly("capacity", &KVCache::capacity, "Tokens that each sequence may have at most.")

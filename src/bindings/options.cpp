@@ -5,6 +5,7 @@
 #include <cmath>
 #include <string_view>
 
+#include "bindings/array.hpp"
 #include "core/text.hpp"
 #include "transfuse/error.hpp"
 
@@ -32,6 +33,23 @@ Object as_dict(PyObject* object) {
   return dict;
 }
 
+std::optional<DType> find_dtype(const std::string& text, int count) {
+  for (int i = 0; i < count; ++i)
+    if (text == name(DType{static_cast<std::uint8_t>(i)})) return DType{static_cast<std::uint8_t>(i)};
+  return std::nullopt;
+}
+
+[[noreturn]] void refuse_integers(const char* argument, const std::string& got) {
+  throw TypeError(std::string(argument) + ": expected integers, got " + got);
+}
+
+/// An int of a list. `got` is what to say if it is none, by default its type.
+std::int64_t read_element(PyObject* item, const char* argument, const std::string& got) {
+  if (PyIndex_Check(item) == 0 || PyBool_Check(item) || PyArray_IsScalar(item, Bool))
+    refuse_integers(argument, got.empty() ? type_name(item) : got);
+  return read_integer(item, argument);
+}
+
 }  // namespace
 
 Activation read_activation(PyObject* object) {
@@ -57,12 +75,10 @@ Isa read_isa(PyObject* object, const char* argument) {
 }
 
 DType read_dtype(const std::string& text, int count) {
+  if (const auto dtype = find_dtype(text, count)) return *dtype;
   std::string known;
-  for (int i = 0; i < count; ++i) {
-    const DType dtype{static_cast<std::uint8_t>(i)};
-    if (text == name(dtype)) return dtype;
-    known += std::string(known.empty() ? "'" : ", '") + name(dtype) + "'";
-  }
+  for (int i = 0; i < count; ++i)
+    known += std::string(known.empty() ? "'" : ", '") + name(DType{static_cast<std::uint8_t>(i)}) + "'";
   throw ValueError("dtype: expected one of " + known + ", got '" + text + "'");
 }
 
@@ -76,21 +92,22 @@ std::int64_t read_integer(PyObject* object, const std::string& argument) {
 }
 
 DType read_stored_dtype(PyObject* object) {
-  std::string text;
-  if (PyUnicode_Check(object)) {
-    text = text_of(object);
-  } else if (type_name(object) == "torch.dtype") {
-    text = text_of(object).substr(std::string_view("torch.").size());
-  } else {
-    PyArray_Descr* descriptor = nullptr;
-    if (object == Py_None || PyArray_DescrConverter(object, &descriptor) == 0) {
-      PyErr_Clear();
-      throw TypeError("dtype: expected a dtype or its name, got " + type_name(object));
-    }
-    const Object owned(reinterpret_cast<PyObject*>(descriptor));
-    text = text_of(find_attribute(owned.get(), "name").get());
+  if (type_name(object) == "torch.dtype")
+    return read_dtype(text_of(object).substr(std::string_view("torch.").size()), kStoredDTypes);
+  const bool named = PyUnicode_Check(object);
+  if (named)
+    if (const auto dtype = find_dtype(text_of(object), kStoredDTypes)) return *dtype;  // NumPy may not know bfloat16
+  PyArray_Descr* descriptor = nullptr;
+  if (object == Py_None || PyArray_DescrConverter(object, &descriptor) == 0) {
+    if (object != Py_None) take_error();
+    if (named) return read_dtype(text_of(object), kStoredDTypes);  // which says what is known
+    throw TypeError("dtype: expected a dtype or its name, got " + type_name(object));
   }
-  return read_dtype(text, kStoredDTypes);
+  const Object owned(reinterpret_cast<PyObject*>(descriptor));
+  const DType dtype = read_dtype(text_of(find_attribute(owned.get(), "name").get()), kStoredDTypes);
+  if (PyDataType_ISBYTESWAPPED(descriptor))
+    throw ValueError("dtype: expected the byte order of this machine, got '" + text_of(owned.get()) + "'");
+  return dtype;
 }
 
 bool read_bool(PyObject* object, const char* argument) {
@@ -102,34 +119,43 @@ bool read_bool(PyObject* object, const char* argument) {
 double read_number(PyObject* object, const char* argument) {
   const double value = PyBool_Check(object) ? -1 : PyFloat_AsDouble(object);
   if (!PyBool_Check(object) && (value != -1 || PyErr_Occurred() == nullptr)) return value;
-  const bool too_large = PyErr_Occurred() != nullptr && PyErr_ExceptionMatches(PyExc_OverflowError) != 0;
-  PyErr_Clear();
-  if (too_large) return HUGE_VAL;
+  if (PyErr_Occurred() != nullptr) {
+    const bool too_large = PyErr_ExceptionMatches(PyExc_OverflowError) != 0;
+    take_error();
+    if (too_large) return HUGE_VAL;
+  }
   throw TypeError(std::string(argument) + ": expected a number, got " + type_name(object));
 }
 
 std::vector<std::int64_t> read_integers(PyObject* object, const char* argument,
                                         std::span<const std::int64_t> expected) {
-  const auto refuse = [&](const std::string& got) {
-    throw TypeError(std::string(argument) + ": expected integers, got " + got);
-  };
-  if (PyBool_Check(object)) refuse("bool");
+  if (PyBool_Check(object)) refuse_integers(argument, "bool");
   if (PyLong_Check(object) || PyArray_IsScalar(object, Integer)) return {read_integer(object, argument)};
-  const Object any(PyArray_FromAny(object, nullptr, 0, 0, 0, nullptr));
+  Object any(PyArray_FromAny(object, nullptr, 0, 0, 0, nullptr));
   if (!any) {
-    PyErr_Clear();
-    refuse(type_name(object));
+    take_error();
+    refuse_integers(argument, type_name(object));
   }
-  auto* const array = reinterpret_cast<PyArrayObject*>(any.get());
-  if (!PyArray_ISINTEGER(array) && PyArray_SIZE(array) > 0)
-    refuse(text_of(reinterpret_cast<PyObject*>(PyArray_DESCR(array))));
+  auto* array = reinterpret_cast<PyArrayObject*>(any.get());
+  std::vector<std::int64_t> values;
+  const bool integers = PyArray_ISINTEGER(array) || PyArray_SIZE(array) == 0;
+  if (!integers) {  // perhaps only because an int is too large
+    const std::string dtype = text_of(reinterpret_cast<PyObject*>(PyArray_DESCR(array)));
+    if (!PyList_Check(object) && !PyTuple_Check(object)) refuse_integers(argument, dtype);
+    const bool objects = PyArray_TYPE(array) == NPY_OBJECT;
+    any = Object::checked(PyArray_FROMANY(object, NPY_OBJECT, 0, 0, NPY_ARRAY_CARRAY_RO));
+    array = reinterpret_cast<PyArrayObject*>(any.get());
+    const std::span items(static_cast<PyObject**>(PyArray_DATA(array)), static_cast<std::size_t>(PyArray_SIZE(array)));
+    for (PyObject* item : items) values.push_back(read_element(item, argument, objects ? "" : dtype));
+  }
   const std::span<const std::int64_t> shape(PyArray_DIMS(array), static_cast<std::size_t>(PyArray_NDIM(array)));
   if (!shape.empty() && !std::ranges::equal(shape, expected))
     throw ValueError(std::string(argument) + ": expected shape " + to_text(expected) + ", got " + to_text(shape));
+  if (!integers) return values;
   const Object cast =
       Object::checked(PyArray_FROMANY(any.get(), NPY_INT64, 0, 0, NPY_ARRAY_CARRAY_RO | NPY_ARRAY_FORCECAST));
   const auto* const data = static_cast<const std::int64_t*>(PyArray_DATA(reinterpret_cast<PyArrayObject*>(cast.get())));
-  std::vector<std::int64_t> values(data, data + PyArray_SIZE(array));
+  values.assign(data, data + PyArray_SIZE(array));
   if (PyArray_ISUNSIGNED(array))  // those that do not fit came out negative
     for (std::int64_t& value : values) value = value < 0 ? INT64_MAX : value;
   return values;

@@ -31,7 +31,8 @@ Isa read_isa(PyObject* object, const char* argument);
 /// One of the first `count`, by default those that are computed with. \throws ValueError
 DType read_dtype(const std::string& text, int count = kDTypeCount);
 
-/// One that is stored: its name, or whatever numpy.dtype() takes. \throws TypeError, ValueError
+/// One that is stored: its name, PyTorch's, or whatever numpy.dtype() takes, in this machine's byte order. \throws
+/// TypeError, ValueError
 DType read_stored_dtype(PyObject* object);
 
 /// An int, or whatever has __index__; numbers that do not fit become the largest or least one that does. \throws
@@ -44,7 +45,8 @@ bool read_bool(PyObject* object, const char* argument);
 /// A real number; infinity for an int that is too large. \throws TypeError naming `argument`
 double read_number(PyObject* object, const char* argument);
 
-/// One integer, or an array of integers of exactly the shape `expected`; in C order. \throws TypeError, ValueError
+/// One integer, or an array of integers of exactly the shape `expected`; in C order. Numbers that do not fit as by
+/// read_integer(). \throws TypeError, ValueError
 std::vector<std::int64_t> read_integers(PyObject* object, const char* argument, std::span<const std::int64_t> expected);
 
 /// False, True, "upper_left" or "lower_right". \throws TypeError, ValueError

@@ -131,7 +131,11 @@ KVCache::KVCache(std::int64_t batch, std::int64_t kv_heads, std::int64_t capacit
   require_at_least("head_dim", head_dim, 1);
   require_at_least("v_head_dim", v_head_dim, 1);
   grow(capacity);
-  lengths_.assign(static_cast<std::size_t>(batch), 0);
+  try {
+    lengths_.assign(static_cast<std::size_t>(batch), 0);
+  } catch (const std::bad_alloc&) {
+    throw NoMemory("batch: no memory for the lengths of " + std::to_string(batch) + " sequences");
+  }
 }
 
 CachedTokens KVCache::tokens() const {
@@ -199,7 +203,7 @@ void KVCache::append(const ConstTensorView& k, const ConstTensorView& v, std::sp
   const auto each_row = [&](const ConstTensorView& view, std::int64_t depth, std::int64_t offset, auto&& visit) {
     const std::int64_t head_bytes = capacity_ * depth * item;
     for (std::int64_t b = 0; b < batch_; ++b)
-      for (std::int64_t h = 0; h < heads_; ++h)
+      for (std::int64_t h = 0; h < (count(b) == 0 ? 0 : heads_); ++h)
         for (std::int64_t t = 0; t < count(b); ++t) {
           const std::int64_t head = b * heads_ + h;
           const std::int64_t token = lengths_[static_cast<std::size_t>(b)] + t;
@@ -244,35 +248,44 @@ void KVCache::truncate(std::span<const std::int64_t> lengths) {
                      std::to_string(lengths.size()) + " elements");
   for (std::size_t b = 0; b < lengths.size(); ++b)
     if (lengths[b] < 0 || lengths[b] > lengths_[b])
-      throw ValueError("lengths: expected at most the lengths " + to_text(lengths_) + ", got " + to_text(lengths));
+      throw ValueError("lengths: expected a number in 0..." + std::to_string(lengths_[b]) + " for sequence " +
+                       std::to_string(b) + ", got " + std::to_string(lengths[b]));
+  forgot_ = forgot_ || !std::ranges::equal(lengths, lengths_);
   std::ranges::copy(lengths, lengths_.begin());
 }
 
-void KVCache::reset() { std::ranges::fill(lengths_, 0); }
+void KVCache::reset() {
+  forgot_ = forgot_ || std::ranges::max(lengths_) > 0;
+  std::ranges::fill(lengths_, 0);
+}
 
 void KVCache::grow(std::int64_t capacity) {
   require_at_least("capacity", capacity, capacity_);
+  if (memory_ != nullptr && capacity == capacity_ && !forgot_) return;
+  const Layout from = layout(capacity_);
   const Layout to = layout(capacity);
   const std::shared_ptr<std::byte> memory = allocate(to.bytes);
-  if (!lengths_.empty()) {
-    const Layout from = layout(capacity_);
-    const auto move = [&](std::int64_t from_offset, std::int64_t from_head, std::int64_t to_offset,
-                          std::int64_t to_head, std::int64_t row) {
-      for (std::int64_t head = 0; head < batch_ * heads_; ++head)
+  const auto move = [&](std::int64_t from_offset, std::int64_t from_head, std::int64_t to_offset, std::int64_t to_head,
+                        std::int64_t row) {
+    for (std::size_t b = 0; b < lengths_.size(); ++b) {
+      if (lengths_[b] == 0) continue;
+      const std::int64_t first = static_cast<std::int64_t>(b) * heads_;
+      for (std::int64_t head = first; head < first + heads_; ++head)
         std::memcpy(memory.get() + to_offset + head * to_head, memory_.get() + from_offset + head * from_head,
-                    static_cast<std::size_t>(lengths_[static_cast<std::size_t>(head / heads_)] * row));
-    };
-    const std::int64_t item = item_size(dtype_);
-    move(0, from.k_head, 0, to.k_head, depth_ * item);
-    move(from.v, from.v_head, to.v, to.v_head, value_depth_ * item);
-    if (dtype_ == DType::int8) {
-      move(from.k_scales, from.scale_head, to.k_scales, to.scale_head, sizeof(float));
-      move(from.v_scales, from.scale_head, to.v_scales, to.scale_head, sizeof(float));
+                    static_cast<std::size_t>(lengths_[b] * row));
     }
+  };
+  const std::int64_t item = item_size(dtype_);
+  move(0, from.k_head, 0, to.k_head, depth_ * item);
+  move(from.v, from.v_head, to.v, to.v_head, value_depth_ * item);
+  if (dtype_ == DType::int8) {
+    move(from.k_scales, from.scale_head, to.k_scales, to.scale_head, sizeof(float));
+    move(from.v_scales, from.scale_head, to.v_scales, to.scale_head, sizeof(float));
   }
   memory_ = memory;
   capacity_ = capacity;
   bytes_ = to.bytes;
+  forgot_ = false;
 }
 
 }  // namespace transfuse

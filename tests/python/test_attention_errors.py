@@ -132,6 +132,27 @@ def test_numbers_of_another_type(arguments, argument, value):
     refuse(TypeError, f"{argument}: expected a number, got ", arguments, **{argument: value})
 
 
+class Raising:
+    """Whatever is asked of it raises."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def raise_error(self, *_args, **_options):
+        raise self.error
+
+    __array__ = __float__ = raise_error
+
+
+@pytest.mark.parametrize("argument", ["scale", "softcap", "kv_lengths", "query_offset"])
+def test_exceptions_that_pass(arguments, argument):
+    for error in (KeyboardInterrupt, MemoryError, SystemExit):
+        with pytest.raises(error):
+            transfuse.attention(**arguments, **{argument: Raising(error)})
+    message = "a number" if argument in ("scale", "softcap") else "integers"
+    refuse(TypeError, f"{argument}: expected {message}, got ", arguments, **{argument: Raising(RuntimeError)})
+
+
 def test_a_depth_of_0_needs_a_scale(dtype):
     with pytest.raises(ValueError, match=r"^attention: scale: expected a number where q has a depth of 0, got None"):
         transfuse.attention(np.ones((2, 0), dtype), np.ones((3, 0), dtype), np.ones((3, 4), dtype))
@@ -169,6 +190,8 @@ def test_window(arguments, error, window, message):
         (TypeError, [1.0, 2.0], "kv_lengths: expected integers, got float64"),
         (TypeError, np.array([True, False]), "kv_lengths: expected integers, got bool"),
         (TypeError, "12", "kv_lengths: expected integers, got "),
+        (TypeError, [1, None], "kv_lengths: expected integers, got NoneType"),
+        (ValueError, [1, 2**70], r"kv_lengths: expected lengths in 0\.\.\.7, got 9223372036854775807"),
     ],
     ids=str,
 )
@@ -183,6 +206,7 @@ def test_lengths(arguments, error, lengths, message):
         (ValueError, 2**40, "query_offset: expected a position in "),
         (ValueError, np.array([1, 2**64 - 1], np.uint64), "query_offset: expected a position in "),
         (ValueError, -(10**30), "query_offset: expected a position in "),
+        (ValueError, [0, -(10**30)], "query_offset: expected a position in "),
         (TypeError, 1.5, "query_offset: expected integers, got float64"),
         (TypeError, True, "query_offset: expected integers, got bool"),
     ],

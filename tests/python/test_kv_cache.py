@@ -1,6 +1,8 @@
 """KVCache: what it holds, what it refuses, and attention to it as to the arrays that were appended."""
 
+import copy
 import gc
+import pickle
 import threading
 
 import numpy as np
@@ -13,6 +15,7 @@ from oracle import normal
 import transfuse
 
 DTYPES = (np.float32, np.float64, np.float16, bfloat16)
+SWAPPED = np.dtype(np.float32).newbyteorder()
 
 
 @pytest.fixture(params=DTYPES, ids=lambda dtype: np.dtype(dtype).name)
@@ -161,6 +164,14 @@ def test_a_full_cache_is_left_as_it_is(rng, stored):
         (ValueError, r"lengths: expected shape \(2,\), got \(3,\)", {"lengths": [1, 2, 3]}),
         (ValueError, r"lengths: expected shape \(2,\), got \(1,\)", {"lengths": [1]}),
         (TypeError, "lengths: expected integers, got float64", {"lengths": [1.0, 2.0]}),
+        (TypeError, "lengths: expected integers, got NoneType", {"lengths": [1, None]}),
+        (TypeError, "lengths: expected integers, got float", {"lengths": [2**70, 1.0]}),
+        (TypeError, "lengths: expected integers, got bool", {"lengths": [2**70, True]}),
+        (ValueError, r"lengths: expected numbers in 0\.\.\.4, got 9223372036854775807", {"lengths": 2**70}),
+        (ValueError, r"lengths: expected numbers in 0\.\.\.4, got 9223372036854775807", {"lengths": [2**70, 1]}),
+        (ValueError, r"lengths: expected numbers in 0\.\.\.4, got 9223372036854775807", {"lengths": [1, 2**63]}),
+        (ValueError, r"lengths: expected numbers in 0\.\.\.4, got -9223372036854775808", {"lengths": [-(2**70), 1]}),
+        (ValueError, r"lengths: expected shape \(2,\), got \(3,\)", {"lengths": [2**70, 1, 1]}),
         (TypeError, "k: expected an array", {"k": [1.0]}),
         (TypeError, "v: expected an array", {"v": None}),
     ],
@@ -218,10 +229,14 @@ def test_dtypes_that_append_refuses(rng, dtype):
         (ValueError, "v_head_dim: expected at least 1, got -3", {"v_head_dim": -3}),
         (TypeError, "capacity: expected an int, got float", {"capacity": 2.0}),
         (ValueError, "dtype: expected one of 'float32', 'float64', .*'int8', got 'int16'", {"dtype": np.int16}),
-        (ValueError, "dtype: expected one of .*, got 'half'", {"dtype": "half"}),
+        (ValueError, "dtype: expected one of .*, got 'int4'", {"dtype": "int4"}),
+        (ValueError, "dtype: expected one of .*, got 'int16'", {"dtype": "i2"}),
+        (ValueError, "dtype: expected the byte order of this machine, got '[<>]f4'", {"dtype": SWAPPED.str}),
+        (ValueError, "dtype: expected the byte order of this machine, got '[<>]f4'", {"dtype": SWAPPED}),
         (TypeError, "dtype: expected a dtype or its name, got NoneType", {"dtype": None}),
         (MemoryError, "capacity: no memory for 1152921504606846976 tokens", {"capacity": 1 << 60, "head_dim": 1 << 10}),
         (MemoryError, "capacity: no memory for 144115188075855872 bytes", {"capacity": 1 << 50}),
+        (MemoryError, "batch: no memory for the lengths of 576460752303423488 seq", {"batch": 1 << 59, "capacity": 0}),
     ],
 )
 def test_what_the_constructor_refuses(error, message, arguments):
@@ -229,18 +244,123 @@ def test_what_the_constructor_refuses(error, message, arguments):
         transfuse.KVCache(**({"batch": 2, "kv_heads": 1, "capacity": 4, "head_dim": 8} | arguments))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, "float32", np.dtype("f4"), bfloat16, "bfloat16", "int8", np.int8])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        np.float32,
+        np.dtype("f4"),
+        bfloat16,
+        np.int8,
+        *["float32", "f4", "=f4", "single", "d", "f2", "half", "bfloat16", "int8", "i1", ">i1"],
+    ],
+)
 def test_names_of_dtypes(dtype):
     name = np.dtype(dtype).name
     assert transfuse.KVCache(1, 1, 1, 8, dtype=dtype).dtype == name
+
+
+class Early(transfuse.KVCache):
+    """Uses itself before it is one."""
+
+    def __init__(self):
+        self.reset()
+
+
+class Stateful(transfuse.KVCache):
+    """Copied without its cache."""
+
+    def __getstate__(self):
+        return {}
+
+
+def new():
+    return transfuse.KVCache.__new__(transfuse.KVCache)
+
+
+def copied():
+    return copy.copy(Stateful(1, 1, 1, 8))
+
+
+def failed():
+    cache = new()
+    with pytest.raises(ValueError, match=r"^batch: "):
+        cache.__init__(0, 1, 1, 8)
+    return cache
+
+
+@pytest.mark.parametrize("make", [new, copied, failed])
+def test_a_cache_whose_init_has_not_run(make):
+    cache = make()
+    token = np.ones((1, 1, 1, 8), np.float32)
+    methods = {"append": (token, token), "truncate": (0,), "reset": (), "grow": (9,), "__repr__": ()}
+    names = {name for name in dir(transfuse.KVCache) if not name.startswith("_")} | set(methods)
+    assert len(names) == 17
+    for name in names:
+        with pytest.raises(TypeError, match=r"^self: expected a KVCache whose __init__ has run$"):
+            getattr(cache, name)(*methods[name])
+    with pytest.raises(TypeError, match=r"^attention: cache: expected a KVCache whose __init__ has run$"):
+        transfuse.attention(token, cache=cache)
+    with pytest.raises(TypeError, match=r"^attention: k: expected an array, got a KVCache; pass it as cache="):
+        transfuse.attention(token, cache)
+    cache.__init__(1, 1, 1, 8)
+    cache.append(token, token)
+    assert transfuse.attention(token, cache=cache).tolist() == token.tolist()
+
+
+def test_subclasses():
+    with pytest.raises(TypeError, match=r"^self: expected a KVCache whose __init__ has run$"):
+        Early()
+    cache = Stateful(1, 1, 1, 8)
+    cache.append(*[np.ones((1, 1, 1, 8), np.float32)] * 2)
+    assert transfuse.attention(np.ones((1, 1, 1, 8), np.float32), cache=cache).all()
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_no_copies(duplicate):
+    with pytest.raises(TypeError, match="KVCache"):
+        duplicate(transfuse.KVCache(1, 1, 1, 8))
+
+
+class Raising:
+    """Whatever is asked of it raises."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def raise_error(self, *_args, **_options):
+        raise self.error
+
+    __array__ = raise_error
+    dtype = property(raise_error)
+
+
+def test_exceptions_that_pass():
+    token = np.ones((1, 1, 1, 8), np.float32)
+    cache = transfuse.KVCache(1, 1, 4, 8)
+    calls = {
+        "lengths: expected integers, got ": lambda x: cache.append(token, token, lengths=x),
+        "dtype: expected a dtype or its name, got ": lambda x: transfuse.KVCache(1, 1, 1, 8, dtype=x),
+    }
+    for message, call in calls.items():
+        for error in (KeyboardInterrupt, MemoryError, SystemExit):
+            with pytest.raises(error):
+                call(Raising(error))
+        with pytest.raises(TypeError, match=f"^{message}"):
+            call(Raising(RuntimeError))
+    assert cache.lengths.tolist() == [0]
 
 
 def test_truncate_and_reset(rng, dtype):
     cache = new_cache(dtype)
     k, v = tokens(rng, dtype, 9)
     cache.append(k, v, lengths=[9, 4])
-    for wrong in ([9, 5], [10, 0], -1, [1, 2, 3]):
-        with pytest.raises(ValueError, match=r"^lengths: expected "):
+    for wrong, message in (
+        ([9, 5], r"a number in 0\.\.\.4 for sequence 1, got 5"),
+        ([10, 0], r"a number in 0\.\.\.9 for sequence 0, got 10"),
+        (-1, r"a number in 0\.\.\.9 for sequence 0, got -1"),
+        ([1, 2, 3], r"shape \(2,\), got \(3,\)"),
+    ):
+        with pytest.raises(ValueError, match=f"^lengths: expected {message}$"):
             cache.truncate(wrong)
     np.testing.assert_array_equal(cache.lengths, [9, 4])
     cache.truncate([6, 4])
@@ -273,6 +393,37 @@ def test_growing(rng, dtype):
     gc.collect()
     np.testing.assert_array_equal(old[0], k[0])  # the memory of before
     np.testing.assert_array_equal(old_values[0], v[0])
+
+
+def test_growing_to_the_same_capacity_moves_only_what_has_forgotten(rng, dtype):
+    cache = new_cache(dtype)
+    k, v = tokens(rng, dtype, 9)
+    cache.append(k, v)
+    for forget in (lambda: cache.truncate(9), lambda: cache.truncate([9, 4]), lambda: cache.truncate([9, 4])):
+        before = cache.keys
+        lengths = cache.lengths
+        forget()
+        cache.grow(16)
+        assert np.shares_memory(before, cache.keys) == (lengths == cache.lengths).all()
+        for b, n in enumerate(cache.lengths):
+            np.testing.assert_array_equal(cache.values[b, :, :n], v[b, :, :n])
+    before = cache.keys
+    cache.reset()
+    cache.grow(16)
+    cache.append(k, v)
+    assert not np.shares_memory(before, cache.keys)
+    np.testing.assert_array_equal(cache.keys, k)
+
+
+def test_no_tokens_of_many_heads():
+    # One by one they would take an hour.
+    cache = transfuse.KVCache(1, 1 << 40, 0, 1)
+    cache.append(*[np.broadcast_to(np.float32(0), (1, 1 << 40, 0, 1))] * 2)
+    cache.reset()
+    cache.grow(0)
+    with pytest.raises(MemoryError, match=r"^capacity: no memory for "):
+        cache.grow(1 << 20)
+    assert cache.capacity == 0
 
 
 def test_int8_keeps_its_scales_when_it_grows(rng):
@@ -310,8 +461,8 @@ def test_views(rng, stored):
     cache.append(*tokens(rng, bfloat16 if stored == "bfloat16" else np.float32, 2))
     del cache
     gc.collect()
-    for view, copy in zip(views, before, strict=True):
-        np.testing.assert_array_equal(view, copy)
+    for view, x in zip(views, before, strict=True):
+        np.testing.assert_array_equal(view, x)
 
 
 # int8
@@ -414,8 +565,9 @@ def test_what_attention_refuses_with_a_cache(rng, dtype):
     refuse(TypeError, "cache: expected None beside k and v, got a KVCache", k=k, v=v)
     refuse(TypeError, "cache: expected None beside k and v, got a KVCache", v=v)
     refuse(TypeError, "cache: expected a transfuse.KVCache or None, got numpy.ndarray", cache=k)
-    with pytest.raises(TypeError, match=r"^attention: k: expected an array, got a KVCache; pass it as cache=$"):
-        transfuse.attention(q, cache)
+    for arguments in ((cache,), (cache, v), (cache, cache)):
+        with pytest.raises(TypeError, match=r"^attention: k: expected an array, got a KVCache; pass it as cache=$"):
+            transfuse.attention(q, *arguments)
     refuse(ValueError, "kv_lengths: expected None with a cache", kv_lengths=[4, 4])
     refuse(ValueError, "q: expected at least 3 dimensions with a cache, got shape", q=q[0, 0])
     refuse(ValueError, "q, k and v: expected q and k of the same depth", q=q[..., :5])
@@ -434,18 +586,26 @@ def test_what_attention_refuses_with_a_cache(rng, dtype):
     )
 
 
-def test_readers_beside_a_writer(rng):
-    # What a reader sees is some state that the cache was in, while tokens come and the memory moves.
+@pytest.mark.parametrize("stored", ["float32", "int8"])
+def test_readers_beside_a_writer(rng, stored):
+    # What a reader sees is some state that the cache was in, while tokens come, go and come again and the memory moves.
     k, v = tokens(rng, np.float32, 200, kv_heads=2)
     q = normal(rng, (2, 8, 1, 8), np.float32)
-    expected = {transfuse.attention(q, k[:, :, :n], v[:, :, :n]).tobytes() for n in range(1, 201)}
-    cache = new_cache("float32", 1, kv_heads=2)
+    whole = new_cache(stored, 200, kv_heads=2)
+    whole.append(k, v)
+    expected = []
+    for n in range(200, -1, -1):
+        whole.truncate(n)
+        expected.insert(0, transfuse.attention(q, cache=whole).tobytes())
+    if stored == "float32":
+        assert expected[1:] == [transfuse.attention(q, k[:, :, :n], v[:, :, :n]).tobytes() for n in range(1, 201)]
+    cache = new_cache(stored, 1, kv_heads=2)
     cache.append(k[:, :, :1], v[:, :, :1])
-    done, wrong = threading.Event(), []
+    done, wrong, states = threading.Event(), [], set(expected)
 
     def read():
         while not done.is_set():
-            if transfuse.attention(q, cache=cache, num_threads=1).tobytes() not in expected:
+            if transfuse.attention(q, cache=cache, num_threads=1).tobytes() not in states:
                 wrong.append(cache.lengths)
 
     readers = [threading.Thread(target=read) for _ in range(3)]
@@ -454,12 +614,51 @@ def test_readers_beside_a_writer(rng):
     for n in range(1, 200):
         if cache.capacity == n:
             cache.grow(n + 1 + n // 3)
-        cache.append(k[:, :, n : n + 1], v[:, :, n : n + 1])
+        kept = n
+        if n % 5 == 0:
+            kept = n // 2
+            cache.truncate(kept)
+        elif n % 7 == 0:
+            kept = 0
+            cache.reset()
+        cache.append(k[:, :, kept : n + 1], v[:, :, kept : n + 1])
     done.set()
     for reader in readers:
         reader.join()
     assert not wrong
-    assert transfuse.attention(q, cache=cache).tobytes() == transfuse.attention(q, k, v).tobytes()
+    assert transfuse.attention(q, cache=cache).tobytes() == expected[200]
+
+
+@pytest.mark.parametrize("stored", ["float32", "int8"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda cache: cache.truncate(1),
+        lambda cache: cache.reset(),
+        lambda cache: cache.grow(99),
+        lambda cache: (cache.truncate([3, 2]), cache.grow(16), cache.append(*[np.ones((2, 3, 9, 8), np.float32)] * 2)),
+    ],
+    ids=["truncate", "reset", "grow", "all"],
+)
+def test_what_other_threads_do_after_a_call_has_begun(rng, stored, change):
+    # A query_offset is read after the cache: the call has begun then, and waits for the other thread.
+    cache = transfuse.KVCache(2, 3, 16, 8, dtype=stored)
+    cache.append(*tokens(rng, np.float32, 9, value_depth=8), lengths=[9, 5])
+    q = normal(rng, (2, 6, 2, 8), np.float32)
+    offset = cache.lengths - 2
+    expected = transfuse.attention(q, cache=cache, causal=True)
+
+    class Offset:
+        def __array__(self, dtype=None, copy=None):
+            other = threading.Thread(target=change, args=(cache,))
+            other.start()
+            other.join()
+            return offset
+
+    before = state(cache)
+    found = transfuse.attention(q, cache=cache, causal=True, query_offset=Offset())
+    assert state(cache) != before
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_long_read_beside_a_writer(rng):
@@ -478,3 +677,29 @@ def test_a_long_read_beside_a_writer(rng):
         cache.grow(cache.capacity + 1)
     reader.join()
     assert results[0] == expected or (cache.lengths[0] > 4000 and np.isnan(np.frombuffer(results[0], "f")).any())
+
+
+@pytest.mark.parametrize("change", [lambda cache: cache.truncate(1), lambda cache: cache.reset()], ids=["1", "0"])
+@pytest.mark.parametrize("stored", ["float32", "int8"])
+def test_a_long_read_beside_one_who_forgets(rng, stored, change):
+    cache = transfuse.KVCache(1, 8, 4000, 64, dtype=stored)
+    cache.append(*tokens(rng, np.float32, 4000, 1, 8, 64, 64))
+    q = normal(rng, (1, 32, 2, 64), np.float32)
+    begun, results = threading.Event(), []
+
+    class Scale:
+        def __float__(self):
+            begun.set()
+            return 0.125
+
+    def attend(scale=0.125):
+        return transfuse.attention(q, cache=cache, scale=scale).tobytes()
+
+    possible = [attend()]
+    reader = threading.Thread(target=lambda: results.append(attend(Scale())))
+    reader.start()
+    begun.wait()
+    change(cache)
+    reader.join()
+    possible.append(attend())
+    assert results[0] in possible  # it read the cache before the change or after it
