@@ -53,7 +53,7 @@ struct Stored {
     if constexpr (same)
       V::store(p, v);
     else
-      store_partial(p, v, V::width);
+      V::store_as(S{}, p, v);
   }
 
   static void store_partial(void* p, Reg v, int count) {
@@ -61,13 +61,7 @@ struct Stored {
       V::store_partial(p, v, count);
     } else {
       S copy[V::width];
-      if constexpr (std::is_same_v<S, BFloat16>) {
-        T lanes[V::width];
-        V::store(lanes, v);
-        for (int i = 0; i < count; ++i) copy[i] = narrow<S>(lanes[i]);
-      } else {
-        V::store_as(S{}, copy, v);
-      }
+      V::store_as(S{}, copy, v);
       std::memcpy(p, copy, static_cast<std::size_t>(count) * sizeof(S));
     }
   }
