@@ -10,7 +10,7 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -309,23 +309,21 @@ def ensure_loaded() -> bool:
 
 def _load() -> list[str]:
     found = {path: read(path) for path in paths()}
-    _put([entry for reading in ranked(found.values()) for entry in reading])
+    _put(ranked(reading.entries for reading in found.values()))
     return [problem for path, reading in found.items() if (problem := reading.problem(path))]
 
 
-def ranked(readings: Iterable[Reading]) -> Iterator[list[Entry]]:
+def ranked(files: Iterable[list[Entry]]) -> list[Entry]:
     """The entries of files that are for this machine, the one that counts last: of all files those of which nothing is
     known, then those of one file after the other, from the oldest to the newest.
     """
-    entries = [[entry for entry in reading.entries if entry.applies()] for reading in readings]
-    yield [entry for some in entries for entry in some if not entry.decided]
-    for some in entries:
-        yield sorted((entry for entry in some if entry.decided), key=lambda entry: entry.when)
+    own = [(number, entry) for number, entries in enumerate(files) for entry in entries if entry.applies()]
+    return [entry for _, entry in sorted(own, key=lambda one: (one[1].decided, one[0], one[1].when))]
 
 
 def apply(entries: list[Entry]) -> int:
     """Put the entries of this machine into the registry, the newest last, and return how many they are."""
-    own = sorted((entry for entry in entries if entry.applies()), key=lambda entry: entry.when)
+    own = ranked([entries])
     _put(own)
     return len(own)
 

@@ -1,4 +1,4 @@
-"""Arrays that are known only through a protocol, written out byte by byte."""
+"""Arrays that are known only through a protocol, written out byte by byte; and what raises instead."""
 
 import ctypes
 
@@ -106,3 +106,16 @@ class InterfaceProducer:
 def huge(dtype):
     """An array of 2^42 rows of one element; nobody can copy it."""
     return np.broadcast_to(np.ones(1, dtype), (1 << 42, 1))
+
+
+class Raising:
+    """Whatever is asked of it raises."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def raise_error(self, *_args, **_options):
+        raise self.error
+
+    __array__ = __float__ = raise_error
+    dtype = property(raise_error)

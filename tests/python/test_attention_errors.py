@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 from layouts import Unchanged
+from producers import Raising
 
 import transfuse
 
@@ -130,18 +131,6 @@ def test_numbers_that_only_float64_holds():
 @pytest.mark.parametrize("value", ["1", True, [1.0], 1j])
 def test_numbers_of_another_type(arguments, argument, value):
     refuse(TypeError, f"{argument}: expected a number, got ", arguments, **{argument: value})
-
-
-class Raising:
-    """Whatever is asked of it raises."""
-
-    def __init__(self, error):
-        self.error = error
-
-    def raise_error(self, *_args, **_options):
-        raise self.error
-
-    __array__ = __float__ = raise_error
 
 
 @pytest.mark.parametrize("argument", ["scale", "softcap", "kv_lengths", "query_offset"])

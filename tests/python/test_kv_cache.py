@@ -3,14 +3,15 @@
 import copy
 import gc
 import pickle
-import threading
 
 import numpy as np
 import pytest
 from attention_oracle import Expected
+from cache_cases import new_cache, state, tokens
 from layouts import LAYOUTS, place
 from ml_dtypes import bfloat16
 from oracle import normal
+from producers import Raising
 
 import transfuse
 
@@ -22,20 +23,6 @@ SWAPPED = np.dtype(np.float32).newbyteorder()
 def dtype(request):
     """Every element type but int8."""
     return np.dtype(request.param)
-
-
-def tokens(rng, dtype, count, batch=2, kv_heads=3, depth=8, value_depth=5):
-    return tuple(normal(rng, (batch, kv_heads, count, size), dtype) for size in (depth, value_depth))
-
-
-def new_cache(dtype, capacity=16, batch=2, kv_heads=3):
-    return transfuse.KVCache(batch, kv_heads, capacity, 8, v_head_dim=5, dtype=dtype)
-
-
-def state(cache):
-    """Everything that a failing call must leave as it is."""
-    scales = [] if cache.key_scales is None else [cache.key_scales.tobytes(), cache.value_scales.tobytes()]
-    return [cache.capacity, cache.lengths.tolist(), cache.keys.tobytes(), cache.values.tobytes(), *scales]
 
 
 def test_attributes(dtype):
@@ -321,19 +308,6 @@ def test_no_copies(duplicate):
         duplicate(transfuse.KVCache(1, 1, 1, 8))
 
 
-class Raising:
-    """Whatever is asked of it raises."""
-
-    def __init__(self, error):
-        self.error = error
-
-    def raise_error(self, *_args, **_options):
-        raise self.error
-
-    __array__ = raise_error
-    dtype = property(raise_error)
-
-
 def test_exceptions_that_pass():
     token = np.ones((1, 1, 1, 8), np.float32)
     cache = transfuse.KVCache(1, 1, 4, 8)
@@ -465,93 +439,6 @@ def test_views(rng, stored):
         np.testing.assert_array_equal(view, x)
 
 
-# int8
-
-
-def dequantised(cache):
-    return (
-        cache.keys.astype(np.float32) * cache.key_scales[..., None],
-        cache.values.astype(np.float32) * cache.value_scales[..., None],
-    )
-
-
-@pytest.mark.parametrize("source", [np.float32, np.float16, bfloat16], ids=lambda dtype: np.dtype(dtype).name)
-@pytest.mark.parametrize("layout", ["c", "step", "swapped"])
-def test_int8_is_off_by_half_a_scale_at_most(rng, source, layout):
-    cache = new_cache("int8", 300)
-    size = np.exp(rng.uniform(-8, 8, (2, 3, 300, 1)))  # of each token
-    k, v = ((x * size).astype(source) for x in tokens(rng, np.float32, 300))
-    k[0, 1, 7], v[1, 2, 9] = 0, 0
-    cache.append(place(k, layout), place(v, layout))
-    for exact, found, scales in zip((k, v), dequantised(cache), (cache.key_scales, cache.value_scales), strict=True):
-        exact = exact.astype(np.float64)
-        largest = np.abs(exact).max(axis=-1)
-        np.testing.assert_allclose(scales, largest / 127, rtol=1e-6)
-        assert (np.abs(found - exact) <= scales[..., None] * (0.5 + 1e-4)).all()
-        assert (np.abs(found).max(axis=-1) <= largest * (1 + 1e-6)).all()
-    assert np.abs(cache.keys.astype(int)).max() == 127
-
-
-def test_int8_rounds_to_the_nearest(rng):
-    cache = transfuse.KVCache(1, 1, 1, 512, dtype="int8")
-    x = np.concatenate([[127.0], np.arange(-127, 127) + 0.25, np.arange(-126, 128) - 0.25, [0.5, 1.5, -2.5]])
-    x = x.astype(np.float32).reshape(1, 1, 1, -1)
-    cache.append(x, x)
-    assert cache.key_scales == 1
-    np.testing.assert_array_equal(cache.keys, np.round(x))
-
-
-@pytest.mark.parametrize("q_dtype", [np.float32, np.float16, bfloat16], ids=lambda dtype: np.dtype(dtype).name)
-@pytest.mark.parametrize("queries", [1, 3, 20])
-def test_int8_is_attention_to_the_dequantised(rng, tier, queries, q_dtype):
-    cache = new_cache("int8", 90)
-    # Scales that differ from token to token, from head to head and between keys and values.
-    sizes = np.exp(rng.uniform(-2, 2, (2, 2, 3, 80, 1)))
-    k, v = ((x * size).astype(np.float32) for x, size in zip(tokens(rng, np.float32, 80), sizes, strict=True))
-    cache.append(k, v, lengths=[80, 33])
-    lengths = cache.lengths
-    q = normal(rng, (2, 6, queries, 8), q_dtype)
-    mask = rng.random((queries, 80)) < 0.7
-    for options in ({"causal": True}, {"mask": mask}, {"window": (9, 3), "softcap": 3.0}):
-        arrays = [x.astype(np.float32) for x in (q, *dequantised(cache))]
-        offset = lengths - queries
-        expected = Expected(*arrays, kv_lengths=lengths, query_offset=offset, **options)
-        expected.dtype = np.dtype(q_dtype)
-        for config in ({}, {"key_chunk": 7}, {"block_kv": 19}):
-            config |= {"isa": tier}
-            found = transfuse.attention(q, cache=cache, config=config, return_lse=True, **options)
-            expected.check(*found, (options, config))
-
-
-def test_int8_against_exact(rng, tier):
-    # Values: half a scale. Keys: a score is off by Σ|q|·½·scale/√D at most, which moves a probability by twice that.
-    cache = transfuse.KVCache(1, 2, 400, 64, dtype="int8")
-    k, v = tokens(rng, np.float32, 400, 1, 2, 64, 64)
-    cache.append(k, v)
-    q = normal(rng, (1, 4, 1, 64), np.float32)
-    error = np.abs(transfuse.attention(q, cache=cache, config={"isa": tier}) - transfuse.attention(q, k, v))
-    off = (np.abs(q).sum(axis=-1) * cache.key_scales.max() / 2 / 8).max()
-    bound = cache.value_scales.max() / 2 + np.expm1(2 * off) * np.abs(v).max()
-    assert 0 < error.max() <= bound
-    assert error.max() < 0.01  # and far from it where roundings are as likely up as down
-
-
-@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("source", [np.float32, np.float16, bfloat16], ids=lambda dtype: np.dtype(dtype).name)
-def test_int8_refuses_what_is_not_finite(rng, wrong, source):
-    cache = new_cache("int8")
-    cache.append(*tokens(rng, source, 3), lengths=[3, 1])
-    before = state(cache)
-    for spoilt in (0, 1):
-        arrays = tokens(rng, source, 4)
-        arrays[spoilt][1, 2, 3, 4] = wrong
-        message = f"^{'kv'[spoilt]}: expected finite numbers with a cache of int8, got NaN or infinity"
-        with pytest.raises(ValueError, match=message):
-            cache.append(*arrays)
-        assert state(cache) == before
-    cache.append(*arrays, lengths=[4, 3])  # one that does not count may be anything
-
-
 def test_what_attention_refuses_with_a_cache(rng, dtype):
     cache = new_cache(dtype)
     k, v = tokens(rng, dtype, 4)
@@ -584,122 +471,3 @@ def test_what_attention_refuses_with_a_cache(rng, dtype):
         np.ones((2, 6, 2, 8)),
         new_cache("int8"),
     )
-
-
-@pytest.mark.parametrize("stored", ["float32", "int8"])
-def test_readers_beside_a_writer(rng, stored):
-    # What a reader sees is some state that the cache was in, while tokens come, go and come again and the memory moves.
-    k, v = tokens(rng, np.float32, 200, kv_heads=2)
-    q = normal(rng, (2, 8, 1, 8), np.float32)
-    whole = new_cache(stored, 200, kv_heads=2)
-    whole.append(k, v)
-    expected = []
-    for n in range(200, -1, -1):
-        whole.truncate(n)
-        expected.insert(0, transfuse.attention(q, cache=whole).tobytes())
-    if stored == "float32":
-        assert expected[1:] == [transfuse.attention(q, k[:, :, :n], v[:, :, :n]).tobytes() for n in range(1, 201)]
-    cache = new_cache(stored, 1, kv_heads=2)
-    cache.append(k[:, :, :1], v[:, :, :1])
-    done, wrong, states = threading.Event(), [], set(expected)
-
-    def read():
-        while not done.is_set():
-            if transfuse.attention(q, cache=cache, num_threads=1).tobytes() not in states:
-                wrong.append(cache.lengths)
-
-    readers = [threading.Thread(target=read) for _ in range(3)]
-    for reader in readers:
-        reader.start()
-    for n in range(1, 200):
-        if cache.capacity == n:
-            cache.grow(n + 1 + n // 3)
-        kept = n
-        if n % 5 == 0:
-            kept = n // 2
-            cache.truncate(kept)
-        elif n % 7 == 0:
-            kept = 0
-            cache.reset()
-        cache.append(k[:, :, kept : n + 1], v[:, :, kept : n + 1])
-    done.set()
-    for reader in readers:
-        reader.join()
-    assert not wrong
-    assert transfuse.attention(q, cache=cache).tobytes() == expected[200]
-
-
-@pytest.mark.parametrize("stored", ["float32", "int8"])
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda cache: cache.truncate(1),
-        lambda cache: cache.reset(),
-        lambda cache: cache.grow(99),
-        lambda cache: (cache.truncate([3, 2]), cache.grow(16), cache.append(*[np.ones((2, 3, 9, 8), np.float32)] * 2)),
-    ],
-    ids=["truncate", "reset", "grow", "all"],
-)
-def test_what_other_threads_do_after_a_call_has_begun(rng, stored, change):
-    # A query_offset is read after the cache: the call has begun then, and waits for the other thread.
-    cache = transfuse.KVCache(2, 3, 16, 8, dtype=stored)
-    cache.append(*tokens(rng, np.float32, 9, value_depth=8), lengths=[9, 5])
-    q = normal(rng, (2, 6, 2, 8), np.float32)
-    offset = cache.lengths - 2
-    expected = transfuse.attention(q, cache=cache, causal=True)
-
-    class Offset:
-        def __array__(self, dtype=None, copy=None):
-            other = threading.Thread(target=change, args=(cache,))
-            other.start()
-            other.join()
-            return offset
-
-    before = state(cache)
-    found = transfuse.attention(q, cache=cache, causal=True, query_offset=Offset())
-    assert state(cache) != before
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_a_long_read_beside_a_writer(rng):
-    # Long enough to run without the interpreter lock.
-    cache = transfuse.KVCache(1, 8, 5000, 64)
-    k, v = tokens(rng, np.float32, 4000, 1, 8, 64, 64)
-    cache.append(k, v)
-    q = normal(rng, (1, 32, 2, 64), np.float32)
-    expected = transfuse.attention(q, k, v, causal="lower_right").tobytes()
-    results = []
-    reader = threading.Thread(target=lambda: results.append(transfuse.attention(q, cache=cache, causal=True).tobytes()))
-    reader.start()
-    while reader.is_alive() and cache.lengths[0] < 5000:
-        if cache.lengths[0] == 4000:
-            cache.append(np.full_like(k[:, :, :1], np.nan), np.full_like(v[:, :, :1], np.nan))
-        cache.grow(cache.capacity + 1)
-    reader.join()
-    assert results[0] == expected or (cache.lengths[0] > 4000 and np.isnan(np.frombuffer(results[0], "f")).any())
-
-
-@pytest.mark.parametrize("change", [lambda cache: cache.truncate(1), lambda cache: cache.reset()], ids=["1", "0"])
-@pytest.mark.parametrize("stored", ["float32", "int8"])
-def test_a_long_read_beside_one_who_forgets(rng, stored, change):
-    cache = transfuse.KVCache(1, 8, 4000, 64, dtype=stored)
-    cache.append(*tokens(rng, np.float32, 4000, 1, 8, 64, 64))
-    q = normal(rng, (1, 32, 2, 64), np.float32)
-    begun, results = threading.Event(), []
-
-    class Scale:
-        def __float__(self):
-            begun.set()
-            return 0.125
-
-    def attend(scale=0.125):
-        return transfuse.attention(q, cache=cache, scale=scale).tobytes()
-
-    possible = [attend()]
-    reader = threading.Thread(target=lambda: results.append(attend(Scale())))
-    reader.start()
-    begun.wait()
-    change(cache)
-    reader.join()
-    possible.append(attend())
-    assert results[0] in possible  # it read the cache before the change or after it

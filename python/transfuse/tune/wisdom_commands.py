@@ -53,7 +53,7 @@ def _ranked() -> list[Entry]:
     for path, reading in found.items():
         if problem := reading.problem(path):
             warnings.warn(problem, RuntimeWarning, stacklevel=2)
-    return [entry for entries in _wisdom.ranked(found.values()) for entry in entries]
+    return _wisdom.ranked(reading.entries for reading in found.values())
 
 
 def _in_effect(ranked: Iterable[Entry]) -> list[tuple[Entry, dict[str, int]]]:
